@@ -1,0 +1,1 @@
+"""Mechanisms that several Parley services need: gRPC, telemetry, settings, process life"""

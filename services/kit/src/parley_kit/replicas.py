@@ -1,0 +1,375 @@
+"""The replicas of a service: which there are, which are ready, which to call.
+
+A ``Resolver`` names the addresses. Each address gets a channel, whose
+connection and grpc.health.v1 status are watched: a replica is ready while it is
+connected and SERVING (a server without the health service counts as SERVING).
+A connection may stand while nobody is at work behind it (a frozen process, a
+link that stalls); gRPC's own keepalive was seen to take a minute to find out.
+So each replica is also asked now and then: one that does not answer is not
+ready, and the streams that it has are cancelled, for their callers to begin
+again elsewhere.
+``pick`` takes the less busy of two drawn at random. A replica that its resolver
+no longer names gets no new call; its channel is closed when the last one ends.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from time import monotonic
+from typing import Any, Generic, Protocol, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typing_extensions import TypeVar
+
+from parley_kit.errors import NoReplica
+from parley_kit.inflight import InFlight
+from parley_kit.resolver import DnsResolver, Resolver, StaticResolver, parse_targets
+from parley_kit.rpc.client import open_channel
+
+__all__ = [
+    "DnsResolver",
+    "NoReplica",
+    "Replica",
+    "ReplicaSet",
+    "Resolver",
+    "StaticResolver",
+    "parse_targets",
+]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T", default=None)
+
+_READY = grpc.ChannelConnectivity.READY
+_FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
+
+# Seconds that a replica whose connection ended in good order (its server bounds
+# the age of connections) may still be picked while it is connected again.
+_RECONNECT_GRACE = 1.0
+# Seconds for the first answer to a health watch, and between two tries.
+_HEALTH_TIMEOUT = 2.0
+_HEALTH_RETRY = 0.25
+# Seconds between two questions to a server that has no health service.
+_HEALTH_ABSENT_RETRY = 5.0
+# A replica is asked so often whether it is at work, has so long to answer, and is
+# silent when it missed so many questions running: one may be missed by a loop, its
+# own or ours, that was held up.
+_PROBE_SECONDS = 1.0
+_PROBE_TIMEOUT = 2.0
+_PROBE_MISSES = 2
+
+
+class _Call(Protocol):
+    def add_done_callback(self, callback: Callable[[], None], /) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+class Replica(Generic[T]):
+    """One replica: ``address`` (host:port), ``channel``, and what was attached to it."""
+
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
+        self.channel = channel
+        self.attachment: T = cast(T, None)
+        self.serving = False
+        self.leaving = False
+        self.silent = False
+        self._state = grpc.ChannelConnectivity.IDLE
+        self._lost_at = 0.0
+        self._calls = InFlight()
+        self._streams: set[_Call] = set()
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.address} ready={self.ready} inflight={self.inflight}>"
+
+    @property
+    def inflight(self) -> int:
+        """Calls in progress, as counted by ``use`` and ``track``."""
+        return self._calls.count
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected, SERVING, at work, and not leaving."""
+        return self.connected and self.serving and not self.silent and not self.leaving
+
+    @property
+    def connected(self) -> bool:
+        """Whether its connection stands."""
+        return self._state is _READY
+
+    @property
+    def reconnecting(self) -> bool:
+        """Whether it was ready a moment ago and is likely to be so in another."""
+        return (
+            self.serving
+            and not self.silent
+            and not self.leaving
+            and self._state not in _FAILED
+            and monotonic() - self._lost_at < _RECONNECT_GRACE
+        )
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator["Replica[T]"]:
+        """Count one call while the block lasts."""
+        self._calls.enter()
+        try:
+            yield self
+        finally:
+            self._calls.leave()
+
+    def track(self, stream: _Call) -> None:
+        """Count one call until ``stream`` (an open ``Stream``) has ended.
+
+        When the replica falls silent the stream is cancelled: ServiceError ``cancelled``.
+        """
+
+        def ended() -> None:
+            self._streams.discard(stream)
+            self._calls.leave()
+
+        self._calls.enter()
+        self._streams.add(stream)
+        stream.add_done_callback(ended)
+
+    def give_up(self) -> int:
+        """Cancel the streams that are tracked; how many there were."""
+        streams = list(self._streams)
+        for stream in streams:
+            stream.cancel()
+        return len(streams)
+
+    async def wait_idle(self) -> None:
+        """Wait until no call is in progress."""
+        await self._calls.wait_idle()
+
+    def note_state(self, state: grpc.ChannelConnectivity) -> None:
+        """Take note of the connection's state."""
+        if self._state is _READY and state is not _READY:
+            self._lost_at = monotonic()
+        if state in _FAILED:
+            # Whoever answers there next has to say anew that it is SERVING.
+            self.serving = False
+        self._state = state
+
+
+class ReplicaSet(Generic[T]):
+    """The replicas that a resolver names, with their readiness.
+
+    ``name`` is for messages. ``attach(address, channel)`` makes what each
+    replica carries (a stub, a load watcher) and must not block; ``detach`` is
+    awaited before the channel is closed. ``drain_seconds`` bounds the wait for
+    the calls of a replica that has left.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        name: str = "the service",
+        health_service: str = "",
+        attach: Callable[[str, grpc.aio.Channel], T] | None = None,
+        detach: Callable[[T], Awaitable[None]] | None = None,
+        drain_seconds: float = 600.0,
+    ) -> None:
+        self._resolver = resolver
+        self._name = name
+        self._health_service = health_service
+        self._attach = attach
+        self._detach = detach
+        self._drain_seconds = drain_seconds
+        self._replicas: dict[str, Replica[T]] = {}
+        self._monitors: dict[Replica[T], asyncio.Task[None]] = {}
+        self._leaving: dict[Replica[T], asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to follow the resolver. Does not wait for a replica: see ``wait_ready``."""
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Close all channels; calls in progress are cancelled."""
+        if self._following is not None:
+            await _end(self._following)
+            self._following = None
+        for task in list(self._leaving.values()):
+            await _end(task)
+        for replica in list(self._replicas.values()):
+            await self._close(replica)
+        self._replicas.clear()
+        self._notify()
+
+    def all(self) -> list[Replica[T]]:
+        """All replicas that the resolver names, ready or not."""
+        return list(self._replicas.values())
+
+    def ready(self) -> list[Replica[T]]:
+        """The replicas that can take a call."""
+        return [replica for replica in self._replicas.values() if replica.ready]
+
+    def pick(self, *, exclude: Collection[Replica[T]] = ()) -> Replica[T]:
+        """Choose a replica for a call: the less busy of two. Raises NoReplica.
+
+        ``exclude``: those already tried. Count the call by ``Replica.use`` or
+        ``Replica.track``, else every replica looks idle.
+        """
+        able = [replica for replica in self.ready() if replica not in exclude]
+        if not able:
+            able = [r for r in self._replicas.values() if r.reconnecting and r not in exclude]
+        if not able:
+            raise NoReplica(self._name)
+        if len(able) == 1:
+            return able[0]
+        first, second = random.sample(able, 2)
+        return first if first.inflight <= second.inflight else second
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until a replica is ready. Raises TimeoutError after ``timeout`` seconds."""
+        async with asyncio.timeout(timeout):
+            while not self.ready():
+                await self.wait_changed()
+
+    async def wait_changed(self) -> None:
+        """Wait, without a bound of its own, until a replica comes, goes, or changes readiness."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for addresses in self._resolver.watch():
+                    self._apply(addresses)
+                return
+            except Exception:  # noqa: BLE001 - a resolver is anybody's code
+                _log.exception("a resolver failed; asking again", extra={"of": self._name})
+                await asyncio.sleep(1.0)
+
+    def _apply(self, addresses: frozenset[str]) -> None:
+        for address in addresses - self._replicas.keys():
+            replica: Replica[T] = Replica(address, open_channel(address))
+            if self._attach is not None:
+                replica.attachment = self._attach(address, replica.channel)
+            self._replicas[address] = replica
+            self._monitors[replica] = asyncio.create_task(self._monitor(replica))
+        for address in self._replicas.keys() - addresses:
+            replica = self._replicas.pop(address)
+            replica.leaving = True
+            self._leaving[replica] = asyncio.create_task(self._drain(replica))
+        self._notify()
+
+    async def _monitor(self, replica: Replica[T]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_connection(replica))
+            group.create_task(self._watch_health(replica))
+            group.create_task(self._probe(replica))
+
+    async def _watch_connection(self, replica: Replica[T]) -> None:
+        while True:
+            state = replica.channel.get_state(try_to_connect=True)
+            was_ready = replica.ready
+            replica.note_state(state)
+            if replica.ready is not was_ready:
+                self._note_readiness(replica)
+            await replica.channel.wait_for_state_change(state)
+
+    async def _watch_health(self, replica: Replica[T]) -> None:
+        stub = health_pb2_grpc.HealthStub(replica.channel)
+        request = health_pb2.HealthCheckRequest(service=self._health_service)
+        while True:
+            pause = _HEALTH_RETRY
+            call = stub.Watch(request, wait_for_ready=True)
+            try:
+                async with asyncio.timeout(_HEALTH_TIMEOUT):
+                    response = await call.read()
+                while response is not grpc.aio.EOF:
+                    serving = response.status == health_pb2.HealthCheckResponse.SERVING
+                    self._set_serving(replica, serving)
+                    response = await call.read()
+            except TimeoutError:
+                self._set_serving(replica, False)
+            except grpc.aio.AioRpcError as error:
+                # Any other status: the connection went, and its state tells.
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    self._set_serving(replica, True)
+                    pause = _HEALTH_ABSENT_RETRY
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause)
+
+    async def _probe(self, replica: Replica[T]) -> None:
+        """Ask a replica again and again whether it is at work."""
+        stub = health_pb2_grpc.HealthStub(replica.channel)
+        request = health_pb2.HealthCheckRequest(service=self._health_service)
+        misses = 0
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            missed = False
+            if replica.connected:
+                try:
+                    await stub.Check(request, timeout=_PROBE_TIMEOUT)
+                except grpc.aio.AioRpcError as error:
+                    # Any other status is an answer, or the connection went.
+                    missed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            misses = misses + 1 if missed else 0
+            self._set_silent(replica, misses >= _PROBE_MISSES)
+
+    def _set_silent(self, replica: Replica[T], silent: bool) -> None:
+        if silent is replica.silent:
+            return
+        was_ready = replica.ready
+        replica.silent = silent
+        if silent:
+            _log.warning(
+                "a replica does not answer; its calls are given up",
+                extra={"of": self._name, "address": replica.address, "calls": replica.give_up()},
+            )
+        if replica.ready is not was_ready:
+            self._note_readiness(replica)
+
+    def _set_serving(self, replica: Replica[T], serving: bool) -> None:
+        was_ready = replica.ready
+        replica.serving = serving
+        if replica.ready is not was_ready:
+            self._note_readiness(replica)
+
+    def _note_readiness(self, replica: Replica[T]) -> None:
+        _log.info(
+            "replica is %s",
+            "ready" if replica.ready else "not ready",
+            extra={"of": self._name, "address": replica.address},
+        )
+        self._notify()
+
+    async def _drain(self, replica: Replica[T]) -> None:
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await replica.wait_idle()
+        except TimeoutError:
+            _log.warning(
+                "closing the channel of a replica that left; calls are still in progress",
+                extra={"address": replica.address, "inflight": replica.inflight},
+            )
+        finally:
+            del self._leaving[replica]
+            await self._close(replica)
+
+    async def _close(self, replica: Replica[T]) -> None:
+        await _end(self._monitors.pop(replica))
+        if self._detach is not None:
+            await self._detach(replica.attachment)
+        await replica.channel.close()
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end; its failure is logged by whoever made it."""
+    task.cancel()
+    await asyncio.wait({task})
