@@ -1,0 +1,1 @@
+"""Engines: what draws tokens. Each keeps the contract of ``engine.base``."""

@@ -1,0 +1,374 @@
+"""vLLM in this process: ``AsyncLLM``, its scheduler and model in child processes of its own.
+
+Token ids go in and come out; rendering and detokenising are done here, so that every token's text
+is known. Prefix caching is on, priorities are honoured, outputs are deltas. Written against
+vLLM 0.32 (``vllm/v1/engine/async_llm.py``).
+"""
+
+import asyncio
+import hashlib
+import logging
+import multiprocessing
+import shutil
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from parley_inference.engine.base import (
+    Continuation,
+    EngineDead,
+    EngineRequest,
+    Finish,
+    GenerationFailed,
+    Message,
+    ModelInfo,
+    Prompt,
+    RequestRefused,
+    Role,
+    Sampling,
+    Step,
+    TokenCounts,
+)
+from parley_inference.engine.hf_tokenizer import HfTokenizer
+from parley_inference.engine.revision import folder_revision
+from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
+from parley_kit.errors import StartupError
+
+_log = logging.getLogger(__name__)
+
+_FINISHES: Final = {"stop": Finish.STOP, "length": Finish.LENGTH}
+_SEED_MASK: Final = (1 << 63) - 1
+_PROGRESS_SECONDS: Final = 5.0
+# Prompts are shared in blocks. vLLM's own choice on CPU, 128 tokens, shares no short chat's.
+_CPU_BLOCK_TOKENS: Final = 32
+_SHUTDOWN_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class VllmOptions:
+    """What the engine is started with. Zero or empty: vLLM's own choice.
+
+    ``eager``: None: compile unless a C++ compiler is lacking where one is needed (CPU).
+    """
+
+    model: str
+    model_id: str
+    revision: str = ""
+    max_model_len: int = 0
+    max_num_seqs: int = 32
+    kv_cache_gib: int = 1
+    threads: str = ""
+    gpu_memory_utilization: float = 0.9
+    eager: bool | None = None
+    otlp_endpoint: str = ""
+    log_level: str = "info"
+    log_format: str = "json"
+
+
+class VllmEngine:
+    """Keeps the contract of ``engine.base.Engine`` with vLLM."""
+
+    def __init__(self, options: VllmOptions) -> None:
+        self._options = options
+        self._llm: Any = None
+        self._loading: asyncio.Future[Any] | None = None
+        self._tokenizer: HfTokenizer | None = None
+        self._info: ModelInfo | None = None
+        self._stopped = False
+        self._kv_usage = 0.0
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served; valid once started."""
+        if self._info is None:
+            raise EngineDead("the engine has not started")
+        return self._info
+
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM's processes are there and answer."""
+        return self._llm is not None and not self._stopped and not self._llm.errored
+
+    @property
+    def kv_free_share(self) -> float:
+        """Share of the KV cache that is free, as of the engine's last step."""
+        return 1.0 - self._kv_usage
+
+    # Start and end
+
+    async def start(self) -> None:
+        """Load the model in a thread, then draw a token to warm up."""
+        began = time.monotonic()
+        self._loading = asyncio.get_running_loop().run_in_executor(None, self._load)
+        while True:
+            done, _ = await asyncio.wait({self._loading}, timeout=_PROGRESS_SECONDS)
+            if done:
+                break
+            _log.info("loading the model", extra={"seconds": round(time.monotonic() - began)})
+        try:
+            self._llm, self._tokenizer, self._info = self._loading.result()
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise StartupError(f"vLLM cannot serve {self._options.model}: {error}") from error
+        await self._warm_up()
+        _log.info(
+            "the model is loaded",
+            extra={
+                "model": self._info.model_id,
+                "seconds": round(time.monotonic() - began, 1),
+                "context_length": self._info.context_length,
+                "chat_template": self._tokenizer.has_template,
+            },
+        )
+
+    async def _warm_up(self) -> None:
+        prompt = await self.prepare([Message(Role.USER, "Hello")], 0)
+        request = EngineRequest("warm-up", prompt, Sampling(max_tokens=2, temperature=0.0))
+        async for _ in self.generate(request):
+            pass
+
+    def _load(self) -> tuple[Any, HfTokenizer, ModelInfo]:
+        """Build the engine; blocks for as long as the model takes to load."""
+        options = self._options
+        prepare_environment(
+            model=options.model,
+            kv_cache_gib=options.kv_cache_gib,
+            threads=options.threads,
+            log_level=options.log_level,
+            log_format=options.log_format,
+        )
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        on_cpu = bool(current_platform.is_cpu())
+        arguments: dict[str, Any] = {
+            "model": options.model,
+            "revision": options.revision or None,
+            "served_model_name": options.model_id,
+            "max_num_seqs": options.max_num_seqs,
+            "enable_prefix_caching": True,
+            "scheduling_policy": "priority",
+            "enforce_eager": _eager(options.eager, on_cpu=on_cpu),
+            "enable_log_requests": False,
+            "disable_log_stats": False,
+            "gpu_memory_utilization": options.gpu_memory_utilization,
+            "otlp_traces_endpoint": options.otlp_endpoint or None,
+        }
+        if options.max_model_len:
+            arguments["max_model_len"] = options.max_model_len
+        if on_cpu:
+            arguments["block_size"] = _CPU_BLOCK_TOKENS
+
+        class Llm(AsyncLLM):  # type: ignore[misc]  # vLLM has no types here
+            def __del__(self) -> None:
+                """Nothing: ``stop`` has ended it; run by a dying interpreter, vLLM's own fails."""
+
+        llm = Llm.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._stat_logger()])
+        try:
+            tokenizer = HfTokenizer(_load_tokenizer(options))
+            return llm, tokenizer, self._describe(llm, tokenizer)
+        except BaseException:
+            llm.shutdown()
+            raise
+
+    def _describe(self, llm: Any, tokenizer: HfTokenizer) -> ModelInfo:
+        config = llm.model_config
+        ends = config.try_get_generation_config().get("eos_token_id")
+        end_ids = {ends} if isinstance(ends, int) else set(ends or ())
+        if (own := llm.get_tokenizer().eos_token_id) is not None:
+            end_ids.add(own)
+        folder = Path(self._options.model)
+        found = folder_revision(folder) if folder.is_dir() else config.hf_config._commit_hash
+        return ModelInfo(
+            model_id=self._options.model_id,
+            engine="vllm",
+            revision=self._options.revision or found or "",
+            context_length=config.max_model_len,
+            tokenizer_id=tokenizer.tokenizer_id,
+            vocab_size=config.get_vocab_size(),
+            end_token_ids=frozenset(end_ids),
+            max_running=self._options.max_num_seqs,
+        )
+
+    def _stat_logger(self) -> Any:
+        """A stat logger of vLLM that keeps the one figure needed here."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        engine = self
+
+        class KvUsage(StatLoggerBase):  # type: ignore[misc]  # vLLM has no types here
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                pass
+
+            def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+                if scheduler_stats is not None:
+                    engine._kv_usage = scheduler_stats.kv_cache_usage
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return KvUsage
+
+    async def stop(self) -> None:
+        """End vLLM and its processes, also while it is still loading."""
+        self._stopped = True
+        if self._loading is not None and not self._loading.done():
+            # The thread cannot be interrupted; without its children it fails at once.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            await asyncio.wait({self._loading}, timeout=_SHUTDOWN_SECONDS)
+        llm, self._llm = self._llm, None
+        if llm is None and self._loading is not None and self._loading.done():
+            llm = None if self._loading.exception() else self._loading.result()[0]
+        self._loading = None
+        if llm is not None:
+            if llm.output_handler is not None:
+                # First: it would take the end of the engine's process for a failure.
+                llm.output_handler.cancel()
+            await asyncio.to_thread(llm.shutdown, _SHUTDOWN_SECONDS)
+        remove_logging_config()
+        if self._tokenizer is not None:
+            self._tokenizer.close()
+
+    # Prompts
+
+    async def prepare(self, messages: Sequence[Message], template_time: int) -> Prompt:
+        """Render with the model's chat template, or the plain one."""
+        return Prompt(await self._tok.render(messages, template_time), messages)
+
+    async def count(self, messages: Sequence[Message]) -> TokenCounts:
+        """Count tokens with the model's tokenizer and template."""
+        return await self._tok.count(messages)
+
+    @property
+    def _tok(self) -> HfTokenizer:
+        if self._tokenizer is None:
+            raise EngineDead("the engine has not started")
+        return self._tokenizer
+
+    def check(self, sampling: Sampling) -> None:
+        """vLLM has every option of the contract; schemas are judged when they are compiled."""
+
+    def continuation(self, sampling: Sampling) -> Continuation:
+        """By drawing anew; not where penalties or a grammar depend on the tokens before.
+
+        Greedy answers are not exact either: batches of another make-up round differently.
+        """
+        return Continuation.NONE if sampling.constrained else Continuation.SAMPLED
+
+    def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str | None]:
+        """The texts that the tokens complete."""
+        return list(map(self._tok.decoder(prompt.token_ids).push, token_ids))
+
+    # Answers
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Step, None]:
+        """Draw an answer; see the contract."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if not self.alive:
+            raise EngineDead("vLLM is not running")
+        decoder = self._tok.decoder(request.prompt.token_ids)
+        for token_id in request.generated:
+            decoder.push(token_id)
+        # vLLM aborts the request when its generator is closed.
+        outputs = self._llm.generate(
+            tokens_input(
+                [*request.prompt.token_ids, *request.generated],
+                cache_salt=request.cache_salt or None,
+            ),
+            _sampling_params(request),
+            request.request_id,
+            priority=request.priority,
+            trace_headers=request.trace_headers or None,
+        )
+        first = True
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    answer = output.outputs[0]
+                    step = Step(answer.token_ids, [decoder.push(t) for t in answer.token_ids])
+                    if first:
+                        first = False
+                        step.cached_prompt_tokens = output.num_cached_tokens or 0
+                        step.scheduled_at = output.metrics.scheduled_ts if output.metrics else 0.0
+                    if output.finished:
+                        step.finish = _FINISHES.get(answer.finish_reason)
+                        if step.finish is None:
+                            raise GenerationFailed(
+                                f"vLLM ended the request: {answer.finish_reason}"
+                            )
+                    yield step
+        except EngineDeadError as error:
+            raise EngineDead("vLLM's engine process has died") from error
+        except VLLMClientError as error:
+            raise RequestRefused(_field_of(error), _refusal(error)) from error
+        except (EngineDead, GenerationFailed):
+            raise
+        except Exception as error:
+            # Whatever else vLLM raises concerns this request alone, unless it has died of it.
+            if not self.alive:
+                raise EngineDead("vLLM's engine process has died") from error
+            _log.exception("vLLM lost a request")
+            raise GenerationFailed("vLLM lost the request") from error
+
+
+def _eager(wanted: bool | None, *, on_cpu: bool) -> bool:
+    """Whether to run the model as written, without compiling it."""
+    if wanted is not None:
+        return wanted
+    return on_cpu and shutil.which("g++") is None and shutil.which("clang++") is None
+
+
+def _load_tokenizer(options: VllmOptions) -> Any:
+    """A tokenizer of our own: vLLM uses its one from other threads."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(options.model, revision=options.revision or None)
+
+
+def _sampling_params(request: EngineRequest) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+    sampling = request.sampling
+    schema = sampling.json_schema
+    return SamplingParams(
+        max_tokens=sampling.max_tokens - len(request.generated),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=_seed(sampling.seed, len(request.generated)),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+        output_kind=RequestOutputKind.DELTA,
+        detokenize=False,
+        # It belongs to this request alone.
+        skip_clone=True,
+    )
+
+
+def _seed(seed: int | None, position: int) -> int | None:
+    """The seed of what is drawn from ``position`` on: the request's own at the beginning.
+
+    Continuing with the same seed would draw the same random numbers again.
+    """
+    if seed is None or not position:
+        return None if seed is None else seed & _SEED_MASK
+    digest = hashlib.sha256(f"{seed}:{position}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") & _SEED_MASK
+
+
+def _field_of(error: Exception) -> str:
+    parameter = getattr(error, "parameter", None)
+    return f"sampling.{parameter}" if parameter else "sampling"
+
+
+def _refusal(error: Exception) -> str:
+    """vLLM's sentence without the value it refers to, which may be prompt text."""
+    return str(error.args[0] if error.args else error).splitlines()[0][:300]
