@@ -1,0 +1,1 @@
+"""Finding stored questions near a new one. An index nominates; it never decides."""

@@ -1,0 +1,1 @@
+"""Matching questions by meaning: embedding, the second check, calibration, evaluation."""

@@ -1,0 +1,128 @@
+"""Which content words of two questions stand for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from parley_cache.semantic.analysis import Analysis, Word
+from parley_cache.semantic.languages.pack import Pack
+from parley_cache.semantic.languages.stems import root
+from parley_cache.semantic.text import within_one_edit
+from parley_cache.semantic.units import unit_of
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Pairs of words, and what is left of each side (`soft` words apart)."""
+
+    pairs: tuple[tuple[Word, Word], ...]
+    left: tuple[Word, ...]
+    right: tuple[Word, ...]
+    soft: int
+    exact: int
+
+
+def align(a: Analysis, b: Analysis, vocabulary: Collection[str] = ()) -> Alignment:
+    """Pairs each word of `a` with a word of `b` that is or means the same.
+
+    `vocabulary` are words known to be spelt right: they are never taken for
+    misspellings of each other.
+    """
+    pack = a.pack
+    if pack is None or b.pack is not pack:
+        return Alignment((), a.words, b.words, 0, 0)
+    free = list(b.words)
+    pairs: list[tuple[Word, Word]] = []
+    rest = list(a.words)
+    exact = 0
+    for test in (_equal, _synonym, _derived):
+        waiting: list[Word] = []
+        for word in rest:
+            options = [other for other in free if test(word, other, pack)]
+            if not options:
+                waiting.append(word)
+                continue
+            other = min(options, key=lambda o: (o.relation != word.relation, o.place))
+            free.remove(other)
+            pairs.append((word, other))
+            exact += test is _equal
+        rest = waiting
+    for word in list(rest):
+        for other in free:
+            if _misspelt(word, other, vocabulary):
+                rest.remove(word)
+                free.remove(other)
+                pairs.append((word, other))
+                break
+    left = [w for w in rest if not _said(w, b) and not _in(w, pack.frame)]
+    right = [w for w in free if not _said(w, a) and not _in(w, pack.frame)]
+    if not left or not right:
+        # Nothing stands in the place of what is missing.
+        left = [w for w in left if not _in(w, pack.soft)]
+        right = [w for w in right if not _in(w, pack.soft)]
+    soft = len(rest) + len(free) - len(left) - len(right)
+    return Alignment(tuple(pairs), tuple(left), tuple(right), soft, exact)
+
+
+def related(a: str, b: str, pack: Pack) -> bool:
+    """Says whether two dictionary forms are the same, synonyms, or of one root."""
+    if a == b:
+        return True
+    mine, others = pack.synonyms.get(a), pack.synonyms.get(b)
+    if mine and others and not mine.isdisjoint(others):
+        return (a, b) not in pack.antonyms
+    return False
+
+
+def _equal(a: Word, b: Word, pack: Pack) -> bool:  # noqa: ARG001 - as the other tests
+    if a.lemma == b.lemma or a.form == b.form:
+        return True
+    mine, other = unit_of(a.form, after_number=True), unit_of(b.form, after_number=True)
+    return mine is not None and mine == other
+
+
+def _synonym(a: Word, b: Word, pack: Pack) -> bool:
+    return related(a.lemma, b.lemma, pack) or related(a.form, b.form, pack)
+
+
+def _derived(a: Word, b: Word, pack: Pack) -> bool:
+    if a.entity and b.entity:
+        return False
+    if (a.lemma, b.lemma) in pack.antonyms:
+        return False
+    if pack.code != "en":
+        return _same_stem(a.lemma, b.lemma)
+    one, other = root(a.lemma), root(b.lemma)
+    return len(one) >= 4 and one == other
+
+
+def _same_stem(a: str, b: str) -> bool:
+    """Two inflections of a word, as far as endings tell: "cancelar", "cancelo"."""
+    shared = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        shared += 1
+    longer = max(len(a), len(b))
+    return shared >= 4 and shared >= 0.6 * longer and longer - shared <= 3
+
+
+def _misspelt(a: Word, b: Word, vocabulary: Collection[str]) -> bool:
+    x, y = a.form, b.form
+    if min(len(x), len(y)) < 5 or x[0] != y[0] or not (x.isalpha() and y.isalpha()):
+        return False
+    if a.entity and b.entity:
+        return False
+    if (x in vocabulary) == (y in vocabulary):
+        return False
+    return within_one_edit(x, y)
+
+
+def _in(word: Word, listed: frozenset[str]) -> bool:
+    return not word.entity and (word.lemma in listed or word.form in listed)
+
+
+def _said(word: Word, other: Analysis) -> bool:
+    """The other side says the word too, if only among its small words or twice."""
+    return word.form in other.present or word.lemma in other.present

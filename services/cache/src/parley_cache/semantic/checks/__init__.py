@@ -1,0 +1,1 @@
+"""The rules that compare two questions for what their embeddings miss."""

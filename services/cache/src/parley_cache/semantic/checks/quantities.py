@@ -1,0 +1,38 @@
+"""Rules on what can be counted: numbers, units, money."""
+
+# ruff: noqa: ARG001 - every rule has the same form, whatever it looks at
+from __future__ import annotations
+
+from parley_cache.semantic.alignment import Alignment
+from parley_cache.semantic.analysis import Analysis
+
+
+def numbers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Every number but a plain one (`a`, `one`) is on both sides, as often."""
+    for mine, other in ((a, b), (b, a)):
+        for value in mine.numbers:
+            if value not in other.numbers and not (value == 1.0 and "one" in other.present):
+                return "number"
+    return None
+
+
+def number_places(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Numbers in another order count other things, unless each stands before its word."""
+    one, other = [v for v, _ in a.bound], [v for v, _ in b.bound]
+    if one == other or sorted(one) != sorted(other) or len(set(one)) < 2:
+        return None
+    return None if sorted(a.bound) == sorted(b.bound) and all(w for _, w in a.bound) else "number"
+
+
+def units(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """What both sides measure, they measure in the same units and money."""
+    for dimension in a.units.keys() & b.units.keys():
+        if a.units[dimension] != b.units[dimension]:
+            return "currency" if dimension == "money" else "unit"
+    for mine, other in ((a, b), (b, a)):
+        if "money" in mine.units and "money" not in other.units and other.units:
+            return "currency"
+        for dimension in ("rate", "clock"):
+            if dimension in mine.units and dimension not in other.units and mine.numbers:
+                return "unit"
+    return None

@@ -1,0 +1,272 @@
+"""Rules on single words: names, opposites, negation, modality, what is asked."""
+
+# ruff: noqa: ARG001 - every rule has the same form, whatever it looks at
+from __future__ import annotations
+
+from parley_cache.semantic.alignment import Alignment
+from parley_cache.semantic.analysis import Analysis, Word
+
+# Asking for one is not asking for the other.
+_APART = {
+    frozenset(pair)
+    for pair in (
+        ("how", "why"),
+        ("how", "when"),
+        ("how", "where"),
+        ("how", "who"),
+        ("how", "quantity"),
+        ("why", "when"),
+        ("why", "where"),
+        ("why", "who"),
+        ("why", "which"),
+        ("why", "quantity"),
+        ("why", "yes_no"),
+        ("when", "where"),
+        ("when", "who"),
+        ("where", "who"),
+        ("who", "quantity"),
+        ("where", "quantity"),
+        ("who", "which_time"),
+        ("when", "yes_no"),
+        ("where", "yes_no"),
+        ("who", "yes_no"),
+        ("quantity", "yes_no"),
+        ("how", "yes_no"),
+        ("when", "which"),
+        ("where", "which"),
+        ("who", "which"),
+    )
+}
+
+
+def code(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Identifiers, files and flags on one side appear on the other."""
+    for mine, other in ((a, b), (b, a)):
+        for item in mine.code:
+            if item.lower() not in other.bare and any(
+                part not in other.present for part in item.lower().replace("_", ".").split(".")
+            ):
+                return "code_identifier"
+    return None
+
+
+def quotes(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Quoted words on one side appear on the other."""
+    for mine, other in ((a, b), (b, a)):
+        if any(f" {item} " not in f" {other.bare} " for item in mine.quotes):
+            return "quoted_text"
+    return None
+
+
+def entities(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Names on one side have a partner on the other."""
+    if any(word.entity for word in (*pair.left, *pair.right)):
+        return "named_entity"
+    return None
+
+
+def languages(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Both are in one language, and speak of the same languages."""
+    if a.pack is not b.pack:
+        return "language"
+    pack = a.pack
+    for mine, other in ((a, b), (b, a)):
+        said = {word.lemma for word in other.words}
+        for name in mine.languages - other.languages:
+            if pack is None or pack.entities.get(name, name) not in said:
+                return "target_language"
+    return None
+
+
+def antonyms(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """No word of one side is left over against its opposite on the other."""
+    pack = a.pack
+    if pack is None:
+        return None
+    for mine, facing_side, here in ((pair.left, b, a), (pair.right, a, b)):
+        for word in mine:
+            for facing in facing_side.words:
+                opposite = (word.lemma, facing.lemma) in pack.antonyms or (
+                    (word.form, facing.form) in pack.antonyms
+                )
+                if opposite and _times(facing, facing_side) > _times(facing, here):
+                    return "antonym"
+            missing = facing_side.present - here.present
+            if any(
+                (form, token) in pack.antonyms
+                for token in missing
+                for form in (word.lemma, word.form)
+            ):
+                return "antonym"
+            if any(_negated_by_prefix(word.lemma, token) for token in missing):
+                return "antonym"
+            if any(_negated_by_prefix(word.lemma, facing.lemma) for facing in facing_side.words):
+                return "antonym"
+    return None
+
+
+def _times(word: Word, q: Analysis) -> int:
+    return sum(w.lemma == word.lemma for w in q.words)
+
+
+_PREFIXES = (
+    "un",
+    "in",
+    "im",
+    "ir",
+    "il",
+    "dis",
+    "non",
+    "de",
+    "mis",
+    "over",
+    "under",
+    "a",
+    "ab",
+    "anti",
+)
+
+
+def _negated_by_prefix(a: str, b: str) -> bool:
+    long, short = (a, b) if len(a) > len(b) else (b, a)
+    return len(short) >= 3 and any(long == prefix + short for prefix in _PREFIXES)
+
+
+def negation(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Both deny something, and the same words, or neither does."""
+    if bool(a.negations) != bool(b.negations) or abs(a.negations - b.negations) > 1:
+        return "negation"
+    if a.negations:
+        flags = [(x.negated, y.negated) for x, y in pair.pairs]
+        if any(x != y for x, y in flags) and not any(x and y for x, y in flags):
+            return "negation_scope"
+    return None
+
+
+_MODAL = ("", "yes_no", "which", "who")
+
+
+def modality(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """May, must and should are three questions (but "how can I" is "how do I")."""
+    if a.asks[0] not in _MODAL or b.asks[0] not in _MODAL:
+        return None
+    if not a.modals or not b.modals:
+        if a.asks[0] == b.asks[0] == "yes_no" and "must" in (a.modals ^ b.modals):
+            return "modality"
+        return None
+    return "modality" if a.modals.isdisjoint(b.modals) else None
+
+
+def quantifiers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """All, some, none, only, at least and at most are kept."""
+    for mine, other in ((a, b), (b, a)):
+        extra = mine.quantifiers - other.quantifiers - {"most"}
+        if "only" in extra and "just" in other.present:
+            extra -= {"only"}
+        if not other.quantifiers and "any" not in other.present:
+            extra -= {"some"}
+        if extra:
+            return "quantifier"
+    return None
+
+
+def comparatives(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Less is not more, and "as … as" is neither."""
+    return "comparative" if a.degrees != b.degrees else None
+
+
+def asked(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """Who, when, where, why, how, how many and whether ask for different answers."""
+    mine, other = a.asks, b.asks
+    if frozenset((mine[0], other[0])) in _APART:
+        return "question_word"
+    if mine[0] == other[0] == "when" and {mine[1], other[1]} == {"soon", "late"}:
+        return "question_word"
+    for one_side, two_side in ((a, b), (b, a)):
+        counted = one_side.asks == ("quantity", "many") and two_side.asks[0] == "which"
+        if counted and _MEASURED.isdisjoint(two_side.present):
+            return "question_word"
+    one, two = _INNER.intersection(a.tokens), _INNER.intersection(b.tokens)
+    if one and two and one.isdisjoint(two):
+        return "question_word"
+    if (
+        mine[0] == other[0] == "quantity"
+        and mine[1] != other[1]
+        and "unit" not in (mine[1], other[1])
+    ):
+        return "question_word"
+    return None
+
+
+_MEASURED = frozenset(
+    [
+        "number",
+        "amount",
+        "level",
+        "dose",
+        "price",
+        "cost",
+        "maximum",
+        "minimum",
+        "percentage",
+        "share",
+        "rate",
+        "limit",
+        "length",
+        "size",
+        "capacity",
+        "distance",
+        "temperature",
+        "value",
+        "range",
+        "requirement",
+        "margin",
+        "score",
+        "salary",
+        "fee",
+        "tip",
+    ]
+)
+
+
+_INNER = frozenset(("who", "when", "where", "why"))
+
+
+def tense(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """What was is not what is or will be."""
+    for one, other in ((a.tenses, b.tenses), (b.tenses, a.tenses)):
+        if "past" in one and "past" not in other and other:
+            return "tense"
+        if "future" in one and "future" not in other and "past" in other:
+            return "tense"
+    return None
+
+
+def conditions(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """No word that narrows or turns the matter is on one side alone."""
+    pack = a.pack
+    words = (*pair.left, *pair.right)
+    if pack and any(w.lemma in pack.critical or w.form in pack.critical for w in words):
+        return "scope"
+    return None
+
+
+def particles(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """To rent is not to rent out; nor is hers theirs, where all other words are the same."""
+    for x, y in pair.pairs:
+        one, other = (
+            _PARTICLES.intersection(q.tokens[w.place + 1 : w.place + 2])
+            for q, w in ((a, x), (b, y))
+        )
+        if x.lemma == y.lemma and one != other:
+            return "particle"
+    plain = pair.exact == len(pair.pairs) and not (pair.left or pair.right)
+    if plain and _THIRD.intersection(a.tokens) != _THIRD.intersection(b.tokens):
+        return "role_swap"
+    return None
+
+
+_PARTICLES = frozenset(("out", "up", "off", "down", "away", "back"))
+
+
+_THIRD = frozenset(["he", "she", "him", "her", "his", "hers", "they", "them", "their", "theirs"])

@@ -1,0 +1,1 @@
+"""Judging and calibrating the second check on labelled pairs."""

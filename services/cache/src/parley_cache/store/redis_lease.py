@@ -1,0 +1,48 @@
+"""Single-flight leases in Redis: one key each, gone by itself when its holder is."""
+
+from __future__ import annotations
+
+from parley_cache.store.base import Lease
+from parley_cache.store.redis_client import Client
+from parley_cache.store.redis_transaction import execute, retrying
+
+_OPEN = b"-"
+
+
+class RedisLeases:
+    """Takes and ends leases by the names of their keys."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def take(self, name: str, token: str, seconds: float) -> Lease:
+        """Take one, in one round trip."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.execute_command("SET", name, token, "NX", "PX", _milliseconds(seconds))
+            pipe.execute_command("GET", name)
+            _, held = await pipe.execute()
+        if held == token.encode():
+            return Lease.TAKEN
+        # None: it ended between the two; whoever asks again gets it.
+        return Lease.OPEN if held == _OPEN else Lease.HELD
+
+    async def end(self, name: str, token: str, open_seconds: float) -> None:
+        """End one that is held by `token`."""
+
+        async def attempt() -> None:
+            async with self._client.pipeline(transaction=True) as tx:
+                await tx.execute_command("WATCH", name)
+                if await tx.execute_command("GET", name) != token.encode():
+                    return
+                tx.multi()
+                if open_seconds > 0:
+                    tx.execute_command("SET", name, _OPEN, "PX", _milliseconds(open_seconds))
+                else:
+                    tx.execute_command("UNLINK", name)
+                await execute(tx)
+
+        await retrying(attempt)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
