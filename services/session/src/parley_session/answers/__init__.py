@@ -1,0 +1,1 @@
+"""The answer cache, as the session service uses it."""

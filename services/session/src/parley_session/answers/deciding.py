@@ -1,0 +1,146 @@
+"""Whether an answer comes from the cache, and whether it goes there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opentelemetry import trace
+
+from parley_kit import semconv
+from parley_kit.ids import uuid7
+from parley_session import metrics
+from parley_session.answers.base import Answer, AnswerCache, Hit, Miss
+from parley_session.answers.keys import query_of
+from parley_session.clock import Clock
+from parley_session.context.prompt import Prompt
+from parley_session.domain.model import (
+    CacheInfo,
+    CacheMode,
+    CacheStatus,
+    FinishReason,
+    Invalidation,
+    Principal,
+    Run,
+    RunState,
+    message_id,
+)
+from parley_session.store.base import Store, StoreUnavailable
+
+_tracer = trace.get_tracer(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided before an answer is made."""
+
+    info: CacheInfo
+    # Served instead of asking the engine.
+    hit: Hit | None = None
+    # Of the lookup that missed.
+    stamp: str = ""
+    # Others wait for the answer.
+    lease: str = ""
+    # The answer may be offered to the cache.
+    fill: bool = False
+
+
+class Answers:
+    """Asks the cache before the engine, and offers it what the engine made."""
+
+    def __init__(self, store: Store, cache: AnswerCache, clock: Clock) -> None:
+        self._store = store
+        self._cache = cache
+        self._clock = clock
+
+    async def ask(self, run: Run, prompt: Prompt) -> Decision:
+        """Look the question up, unless the caller does not want it."""
+        mode = run.request.options.cache
+        if mode is CacheMode.BYPASS:
+            decision = Decision(CacheInfo(CacheStatus.BYPASS))
+        elif mode is CacheMode.REFRESH:
+            decision = Decision(CacheInfo(CacheStatus.MISS, "refresh"), fill=True)
+        else:
+            with _tracer.start_as_current_span("cache lookup") as span:
+                decision = await self._look_up(run, prompt)
+                span.set_attribute(semconv.CACHE_VERDICT, decision.info.status.value)
+                span.set_attribute(semconv.CACHE_REASON, decision.info.reason)
+        metrics.CACHE_VERDICTS.labels(decision.info.status.value, decision.info.reason).inc()
+        return decision
+
+    async def offer(self, run: Run, prompt: Prompt, decision: Decision) -> None:
+        """Offer the answer of a committed run; admission is the cache's to decide.
+
+        Where there is none, those who wait for it are let go on.
+        """
+        if run.state is not RunState.COMPLETED or not decision.fill:
+            if decision.lease:
+                await self._cache.release(query_of(run, prompt), decision.lease)
+            return
+        options = run.request.options
+        reason = await self._cache.store(
+            query_of(run, prompt),
+            Answer(
+                text=run.content,
+                finish_reason=run.finish_reason or FinishReason.STOP,
+                prompt_tokens=run.usage.prompt_tokens,
+                completion_tokens=run.usage.completion_tokens,
+                source_message=message_id(run.chat, run.seq + 1),
+                source_chat=run.chat,
+                source_user=run.user,
+                temperature=options.temperature,
+                seeded=options.seed is not None,
+                stamp=decision.stamp,
+                lease=decision.lease,
+            ),
+        )
+        metrics.CACHE_FILLS.labels(reason).inc()
+
+    async def _look_up(self, run: Run, prompt: Prompt) -> Decision:
+        found = await self._cache.lookup(query_of(run, prompt))
+        if isinstance(found, Miss):
+            return _miss(found.reason, found.stamp, found.lease)
+        try:
+            if not await self._stands(run, found):
+                await self._drop(run, found)
+                return _miss("source_gone")
+        except StoreUnavailable:
+            return _miss("store_unavailable")
+        info = CacheInfo(
+            found.status,
+            found.reason,
+            similarity=found.similarity,
+            age_seconds=found.age_seconds,
+        )
+        return Decision(info, hit=found)
+
+    async def _stands(self, run: Run, hit: Hit) -> bool:
+        """Whether a hit's source is neither deleted nor flagged: two reads by id.
+
+        The cache may not know yet; the store does, at once.
+        """
+        tenant = Principal(run.tenant, None)
+        message = await self._store.get_message(tenant, hit.source_message)
+        if message is None or message.flagged or message.chat != hit.source_chat:
+            return False
+        chat = await self._store.get_chat(tenant, hit.source_chat)
+        return (
+            chat is not None
+            and chat.deleted_at is None
+            and (chat.expires_at is None or chat.expires_at > self._clock.now())
+        )
+
+    async def _drop(self, run: Run, hit: Hit) -> None:
+        """Have the cache forget an answer whose source is gone."""
+        await self._store.insert_invalidation(
+            Invalidation(
+                id=uuid7(),
+                tenant=run.tenant,
+                chat=hit.source_chat,
+                message=hit.source_message,
+                created_at=self._clock.now(),
+            )
+        )
+
+
+def _miss(reason: str, stamp: str = "", lease: str = "") -> Decision:
+    return Decision(CacheInfo(CacheStatus.MISS, reason), stamp=stamp, lease=lease, fill=True)

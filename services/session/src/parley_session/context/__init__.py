@@ -1,0 +1,1 @@
+"""What of a chat the model sees."""

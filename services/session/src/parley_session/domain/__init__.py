@@ -1,0 +1,1 @@
+"""What chats, turns, messages and runs are; no I/O."""

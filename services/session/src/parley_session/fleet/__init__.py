@@ -1,0 +1,1 @@
+"""Choosing an engine and drawing an answer from it."""

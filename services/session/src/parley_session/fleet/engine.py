@@ -1,0 +1,108 @@
+"""One engine as this replica sees it: its load reports and its models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+import grpc.aio
+from parley.inference.v1 import inference_pb2 as pb
+from parley.inference.v1 import inference_pb2_grpc as pb_grpc
+
+from parley_kit.errors import ServiceError
+from parley_kit.rpc.client import call_unary, open_stream
+from parley_session.fleet.base import Model
+
+_log = logging.getLogger(__name__)
+
+LIST_TIMEOUT = 5.0
+# Reports come once a second at the least; an engine silent for so long is asked again.
+SILENCE_SECONDS = 5.0
+# Reports between two looks at the models: about half a minute, sooner under load.
+REPORTS_PER_LISTING = 30
+RETRY_SECONDS = 0.5
+
+
+class Engine:
+    """What is known of one engine, kept up to date by a task of its own."""
+
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
+        self.stub = pb_grpc.InferenceServiceStub(channel)
+        self.report: pb.LoadReport | None = None
+        # By name, adapters included.
+        self.models: dict[str, Model] = {}
+        self._watching = asyncio.create_task(self._watch(), name=f"load of {address}")
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new request."""
+        return self.report is not None and self.report.draining
+
+    @property
+    def full(self) -> bool:
+        """Whether its queue is full, as far as reported."""
+        report = self.report
+        return report is not None and report.waiting >= max(1, report.max_waiting)
+
+    def load(self, inflight: int) -> int:
+        """Requests that it has; a report may lag behind what is `inflight` from here."""
+        reported = self.report.running + self.report.waiting if self.report else 0
+        return max(reported, inflight)
+
+    @property
+    def capacity(self) -> int:
+        """Requests that it batches at most."""
+        return self.report.max_running if self.report else 1
+
+    async def close(self) -> None:
+        """Stop watching."""
+        self._watching.cancel()
+        await asyncio.wait({self._watching})
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._follow_reports()
+            except (ServiceError, TimeoutError) as error:
+                _log.debug("no load reports", extra={"address": self.address, "reason": str(error)})
+            self.report = None
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+
+    async def _follow_reports(self) -> None:
+        stream = open_stream(self.stub.WatchLoad, pb.WatchLoadRequest(), timeout=None)
+        reports = 0
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    response = await anext(stream, None)
+                if response is None:
+                    return
+                self.report = response.report
+                if reports % REPORTS_PER_LISTING == 0:
+                    await self._list_models()
+                reports += 1
+        finally:
+            stream.cancel()
+
+    async def _list_models(self) -> None:
+        listed = await call_unary(
+            self.stub.ListModels, pb.ListModelsRequest(), timeout=LIST_TIMEOUT
+        )
+        self.models = {
+            name: _model(name, model)
+            for model in listed.models
+            for name in (model.model_id, *model.adapters)
+        }
+
+
+def _model(name: str, model: pb.Model) -> Model:
+    return Model(
+        id=name,
+        context_length=model.context_length,
+        engine=model.engine,
+        revision=model.revision,
+        tokenizer_id=model.tokenizer_id,
+        adapters=tuple(model.adapters) if name == model.model_id else (),
+    )

@@ -1,0 +1,202 @@
+"""The fleet over gRPC: finding an engine, and drawing an answer from one after another.
+
+Before the first token, any failure of an engine is answered by trying another one.
+After it the answer is continued from its token ids, where the engine said that it can.
+When no engine is left, one is waited for; the caller's deadline bounds it all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Collection, Sequence
+
+from parley.inference.v1 import inference_pb2 as pb
+
+from parley_kit.errors import ServiceError
+from parley_kit.replicas import Replica, ReplicaSet, Resolver
+from parley_kit.rpc.client import call_unary, open_stream
+from parley_session import metrics
+from parley_session.domain import errors
+from parley_session.fleet.base import Draw, Model, TokenCounts
+from parley_session.fleet.choosing import Candidate, choose
+from parley_session.fleet.drawing import NOT_TAKEN, Drawing
+from parley_session.fleet.engine import Engine
+
+# What an engine is given at a time, in terms of what it batches: the next ones are there when
+# one ends, without a way to the queue.
+FEED = 1.25
+# Seconds between two looks for an engine while there is none.
+LOOK_SECONDS = 0.25
+# Engines that one CountTokens call is tried on.
+MAX_COUNT_TRIES = 3
+
+
+class GrpcFleet:
+    """Implements `Fleet`. `default_model`: empty means the first one listed."""
+
+    def __init__(self, resolver: Resolver, *, default_model: str = "") -> None:
+        self._default_model = default_model
+        self._replicas: ReplicaSet[Engine] = ReplicaSet(
+            resolver,
+            name="inference",
+            health_service="parley.inference.v1.InferenceService",
+            attach=Engine,
+            detach=Engine.close,
+        )
+
+    async def start(self) -> None:
+        """Begin to look for engines; does not wait for any."""
+        await self._replicas.start()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._replicas.stop()
+
+    # models -------------------------------------------------------------------
+
+    async def models(self) -> Sequence[Model]:
+        """See `Fleet.models`."""
+        served: dict[str, Model] = {}
+        for replica in self._replicas.ready():
+            for name, model in replica.attachment.models.items():
+                # An adapter is listed with its base model.
+                if model.adapters or not self._is_adapter(replica.attachment, name):
+                    served.setdefault(name, model)
+        return [served[name] for name in sorted(served)]
+
+    async def find(self, model: str) -> Model:
+        """See `Fleet.find`."""
+        name = model or self._default_model or await self._first_model()
+        for replica in self._replicas.ready():
+            found = replica.attachment.models.get(name)
+            if found is not None:
+                return found
+        ready = [r for r in self._replicas.ready() if r.attachment.models]
+        known = any(name in replica.attachment.models for replica in self._replicas.all())
+        if not ready or known:
+            raise errors.engine_unavailable()
+        raise errors.model_not_found(name)
+
+    def room(self, model: str) -> int:
+        """See `Fleet.room`."""
+        return sum(
+            max(0, math.ceil(r.attachment.capacity * FEED) - r.attachment.load(r.inflight))
+            for r in self._able(model)
+            if not r.attachment.full
+        )
+
+    def capacity(self, model: str) -> int:
+        """See `Fleet.capacity`."""
+        return sum(replica.attachment.capacity for replica in self._able(model))
+
+    async def _first_model(self) -> str:
+        listed = await self.models()
+        if not listed:
+            raise errors.engine_unavailable()
+        return listed[0].id
+
+    @staticmethod
+    def _is_adapter(engine: Engine, name: str) -> bool:
+        return any(name in model.adapters for model in engine.models.values())
+
+    # tokens -------------------------------------------------------------------
+
+    async def count_tokens(
+        self, model: str, messages: Sequence[pb.ChatMessage], timeout: float
+    ) -> TokenCounts:
+        """See `Fleet.count_tokens`."""
+        request = pb.CountTokensRequest(model=model, messages=messages)
+        counts = await self._count(request, timeout)
+        return TokenCounts(tuple(counts.tokens), counts.overhead_tokens, counts.tokenizer_id)
+
+    async def check_sampling(
+        self, model: str, sampling: pb.SamplingOptions, timeout: float
+    ) -> None:
+        """See `Fleet.check_sampling`."""
+        any_message = pb.ChatMessage(role=pb.ROLE_USER, content="?")
+        request = pb.CountTokensRequest(model=model, messages=[any_message], sampling=sampling)
+        await self._count(request, timeout)
+
+    async def _count(
+        self, request: pb.CountTokensRequest, timeout: float
+    ) -> pb.CountTokensResponse:
+        tried: list[Replica[Engine]] = []
+        while len(tried) < MAX_COUNT_TRIES:
+            able = [replica for replica in self._able(request.model) if replica not in tried]
+            if not able:
+                break
+            replica = min(able, key=lambda r: r.attachment.load(r.inflight))
+            tried.append(replica)
+            try:
+                return await call_unary(
+                    replica.attachment.stub.CountTokens, request, timeout=timeout
+                )
+            except ServiceError as error:
+                if error.code not in NOT_TAKEN and error.code != "timed_out":
+                    raise
+                continue
+        raise errors.engine_unavailable()
+
+    # drawing ------------------------------------------------------------------
+
+    async def draw(self, draw: Draw) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """See `Fleet.draw`."""
+        drawing = Drawing(draw)
+        while True:
+            replica = await self._place(drawing, draw.affinity)
+            stream = open_stream(
+                replica.attachment.stub.Generate, drawing.next_request(), timeout=draw.time_left()
+            )
+            replica.track(stream)
+            draw.placed()
+            try:
+                async for event in stream:
+                    if drawing.take(event):
+                        yield event
+                if drawing.finished:
+                    return
+                raise errors.engine_lost("an engine ended an answer without a finish")
+            except ServiceError as error:
+                # Raises what cannot be mended elsewhere.
+                drawing.failed(error, replica.address)
+            finally:
+                stream.cancel()
+
+    async def _place(self, drawing: Drawing, affinity: str) -> Replica[Engine]:
+        """Choose an engine that was not tried yet; when all were, wait and begin again."""
+        while True:
+            able = self._able(drawing.request.model, drawing.tried)
+            same = [r for r in able if drawing.takes(r.attachment)]
+            if able and not same and drawing.forget_revision():
+                continue
+            choice = choose(
+                affinity,
+                [
+                    Candidate(r.address, r.attachment.load(r.inflight), r.attachment.capacity)
+                    for r in same
+                ],
+            )
+            if choice is not None:
+                metrics.ENGINE_CHOICES.labels("preferred" if choice.preferred else "overflow").inc()
+                return next(r for r in same if r.address == choice.address)
+            await self._wait_for_change()
+            drawing.tried.clear()
+
+    async def _wait_for_change(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._replicas.wait_changed()
+        except TimeoutError:
+            # Queues empty and models load without a replica coming or going.
+            return
+
+    def _able(self, model: str, tried: Collection[str] = ()) -> list[Replica[Engine]]:
+        """List the engines that can take a request for a model."""
+        return [
+            replica
+            for replica in self._replicas.ready()
+            if (model in replica.attachment.models or not model)
+            and not replica.attachment.draining
+            and replica.address not in tried
+        ]

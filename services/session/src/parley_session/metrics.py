@@ -1,0 +1,94 @@
+"""What the session service counts. Labels never hold an id of a chat, a user or a run."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from parley_kit.metrics import ITL_BUCKETS, LATENCY_BUCKETS, TOKEN_BUCKETS, TTFT_BUCKETS
+
+RUNS = Counter(
+    "parley_session_runs_total",
+    "Runs committed by this replica, by last state and error code (empty: none).",
+    ["state", "code"],
+)
+LIVE_RUNS = Gauge("parley_session_live_runs", "Answers being made by this replica now.")
+RUN_SECONDS = Histogram(
+    "parley_session_run_seconds",
+    "From a turn's acceptance to its last event.",
+    ["cache"],
+    buckets=LATENCY_BUCKETS,
+)
+TTFT_SECONDS = Histogram(
+    "parley_session_ttft_seconds",
+    "From a turn's acceptance to the first text before its readers.",
+    ["cache"],
+    buckets=TTFT_BUCKETS,
+)
+ITL_SECONDS = Histogram(
+    "parley_session_itl_seconds",
+    "Mean time between two tokens, once an answer.",
+    buckets=ITL_BUCKETS,
+)
+PROMPT_TOKENS = Counter("parley_session_prompt_tokens_total", "Tokens of prompts.", ["model"])
+CACHED_PROMPT_TOKENS = Counter(
+    "parley_session_cached_prompt_tokens_total",
+    "Tokens of prompts that an engine had in its prefix cache.",
+    ["model"],
+)
+COMPLETION_TOKENS = Counter(
+    "parley_session_completion_tokens_total", "Tokens of answers drawn.", ["model"]
+)
+ANSWER_TOKENS = Histogram(
+    "parley_session_answer_tokens", "Tokens of an answer.", buckets=TOKEN_BUCKETS
+)
+CACHE_VERDICTS = Counter(
+    "parley_session_cache_verdicts_total",
+    "What the cache said of a question, and why.",
+    ["status", "reason"],
+)
+CACHE_FILLS = Counter(
+    "parley_session_cache_fills_total",
+    "Answers offered to the cache, by the reason of a refusal (empty: taken).",
+    ["reason"],
+)
+SUMMARIES = Counter(
+    "parley_session_summaries_total", "Summaries of chats that were due, by outcome.", ["outcome"]
+)
+REFUSALS = Counter(
+    "parley_session_refusals_total", "Turns refused before acceptance, by code.", ["code"]
+)
+SWEEPS = Counter("parley_session_sweeps_total", "Passes of the sweeper, by outcome.", ["outcome"])
+SWEPT = Counter("parley_session_swept_total", "What the sweeper has put right, by kind.", ["kind"])
+QUEUED = Counter("parley_session_queued_runs_total", "Runs that had to wait for the fleet.")
+DISPATCHED = Counter(
+    "parley_session_dispatched_runs_total", "Runs that were taken from the queue and begun here."
+)
+ADVANCED = Counter(
+    "parley_session_advanced_turns_total",
+    "Turns that had waited in their chat and were started when the one before was settled.",
+)
+TAKEOVERS = Counter(
+    "parley_session_takeovers_total",
+    "Runs taken over from another replica, by what had been made of them, and why: its lease"
+    " ran out, it handed over, or a reader lost the connection to it (hint).",
+    ["found", "why"],
+)
+HANDOVERS = Counter(
+    "parley_session_handovers_total",
+    "Runs that this replica could not end before it had to stop, by outcome.",
+    ["outcome"],
+)
+LOG_SUSPENSIONS = Counter(
+    "parley_session_log_suspensions_total",
+    "Answers that went on without a log: for them, takeover is suspended.",
+)
+ENGINE_CHOICES = Counter(
+    "parley_session_engine_choices_total",
+    "Engines chosen for a request: preferred (warm) or overflow (least loaded).",
+    ["choice"],
+)
+ENGINE_RETRIES = Counter(
+    "parley_session_engine_retries_total",
+    "Requests sent to another engine, by code and whether a token had been drawn.",
+    ["code", "continued"],
+)

@@ -1,0 +1,84 @@
+"""Whether a run begins at once or waits for the fleet, and what one who waits is told."""
+
+from __future__ import annotations
+
+import logging
+
+from parley_session import metrics
+from parley_session.domain import errors
+from parley_session.domain.model import Chat, Run
+from parley_session.fleet.base import Fleet
+from parley_session.queue.base import QueueFull, QueueUnavailable, RunQueue, Ticket
+from parley_session.runs.live import Queued
+from parley_session.runs.registry import LiveRuns
+from parley_session.runs.waiting import Pace, place_in_chat
+
+_log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Lets runs begin while there is room, here and in the fleet; queues the others."""
+
+    def __init__(self, queue: RunQueue, fleet: Fleet, live_runs: LiveRuns, pace: Pace) -> None:
+        self._queue = queue
+        self._fleet = fleet
+        self._live_runs = live_runs
+        self._pace = pace
+        # Others wait, as far as this replica knows: nobody overtakes them.
+        self.backlog = False
+
+    def has_room(self, model: str) -> bool:
+        """Whether this replica can make another run, and the fleet draw it at once."""
+        return self._live_runs.has_room() and self._fleet.room(model) > self._live_runs.on_their_way
+
+    def is_open(self, model: str) -> bool:
+        """Whether a run that comes now begins now."""
+        return not self.backlog and self.has_room(model)
+
+    async def check(self, tenant: str, user: str) -> None:
+        """Return if a run of this user may wait.
+
+        Raises `queue_full` (the user's share), `overloaded` (in all, or nothing can wait),
+        and `unavailable` where this replica is stopping.
+        """
+        if self._live_runs.closing:
+            raise errors.moved()
+        try:
+            await self._queue.check(tenant, user)
+        except QueueFull as full:
+            raise (errors.share_full() if full.share else errors.line_full()) from full
+        except QueueUnavailable as error:
+            raise errors.overloaded("all engines are at work, and nothing can wait now") from error
+
+    async def put(self, run: Run) -> bool | None:
+        """Let an accepted run wait. False: it does; None: the queue is away.
+
+        Then sweepers put it there later, or have it made when its lease has run out.
+        """
+        try:
+            put = await self._queue.put(_ticket(run))
+        except QueueUnavailable:
+            _log.warning("a run could not be queued", extra={"run": run.id})
+            return None
+        self.backlog = True
+        if put:
+            metrics.QUEUED.inc()
+        return put
+
+    async def place(self, run: Run, chat: Chat) -> Queued | None:
+        """Tell the place of a run that nobody holds; None: it is about to be made."""
+        in_chat = place_in_chat(run, chat, self._pace)
+        if in_chat is not None:
+            return in_chat
+        try:
+            position = await self._queue.position(_ticket(run))
+        except QueueUnavailable:
+            return None
+        if position is None:
+            return None
+        at_once = self._fleet.capacity(run.request.model)
+        return Queued(position, self._pace.of(position, at_once))
+
+
+def _ticket(run: Run) -> Ticket:
+    return Ticket(run.id, run.tenant, run.user)

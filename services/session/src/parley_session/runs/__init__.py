@@ -1,0 +1,1 @@
+"""The run protocol: starting, making, finishing, deleting, sweeping."""

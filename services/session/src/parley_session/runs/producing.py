@@ -1,0 +1,160 @@
+"""Producing the text of an answer: prompt, cache, engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from parley.inference.v1 import inference_pb2 as pb
+
+from parley_session.answers.base import Hit
+from parley_session.answers.deciding import Answers
+from parley_session.clock import Clock
+from parley_session.context.builder import ContextBuilder
+from parley_session.context.prompt import Prompt
+from parley_session.domain import errors
+from parley_session.domain.model import FinishReason, Principal, Run, Usage, message_id
+from parley_session.fleet.base import Draw, Fleet
+from parley_session.runs import observing
+from parley_session.runs.errors import Deleted, Fenced
+from parley_session.runs.requests import generate_request
+from parley_session.runs.work import Work
+from parley_session.store.base import Store
+from parley_session.store.patience import persistently
+
+_FINISH_REASONS = {
+    pb.FINISH_REASON_STOP: FinishReason.STOP,
+    pb.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+
+
+class Producer:
+    """Brings the text of a held run to its end, from wherever it stands."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: Fleet,
+        context: ContextBuilder,
+        answers: Answers,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._context = context
+        self._answers = answers
+        self._clock = clock
+
+    async def produce(self, work: Work) -> None:
+        """Produce the rest of the text; all of it is written when this returns.
+
+        What there was of a started one has been taken over (`Writer.resume`).
+
+        Raises Fenced, Deleted, LogLost, and ServiceError for an answer that cannot be
+        made. The caller bounds the time; interrupted, it leaves what was written.
+        """
+        if work.run.started_at is not None:
+            if work.writer.finish_reason is not None:
+                # All of it is there: only the commit was missing.
+                return
+            prompt = await self._fix_prompt(work)
+        else:
+            prompt = await self._fix_prompt(work)
+            work.decision = await self._answers.ask(work.run, prompt)
+            await work.writer.open()
+            if work.decision.hit is not None:
+                await self._serve(work, work.decision.hit)
+                return
+        await self._draw(work, prompt)
+
+    async def _fix_prompt(self, work: Work) -> Prompt:
+        """Freeze the prompt before the first token, or build again the one that is frozen."""
+        run = work.run
+        if run.prompt is not None:
+            rebuilt = await persistently(partial(self._context.rebuild, run, run.prompt))
+            if rebuilt is None:
+                raise Deleted
+            work.prompt = rebuilt
+        else:
+            work.prompt = work.prompt or await self._build_prompt(run)
+            await self._freeze(run, work.prompt)
+            work.hold.run = replace(run, prompt=work.prompt.frozen())
+        return work.prompt
+
+    async def _build_prompt(self, run: Run) -> Prompt:
+        principal = Principal(run.tenant, run.user)
+        question_id = message_id(run.chat, run.seq)
+        chat = await persistently(partial(self._store.get_chat, principal, run.chat))
+        question = await persistently(partial(self._store.get_message, principal, question_id))
+        if chat is None or chat.deleted_at is not None or question is None:
+            raise Deleted
+        model = await self._fleet.find(run.request.model)
+        options = run.request.options
+        return await persistently(
+            partial(self._context.build, model, chat.system, question, options, chat.summary)
+        )
+
+    async def _freeze(self, run: Run, prompt: Prompt) -> None:
+        frozen = prompt.frozen()
+        if await persistently(partial(self._store.freeze_prompt, run.id, run.attempt, frozen)):
+            return
+        # Refused: fenced, or written by a try of ours that seemed to fail.
+        principal = Principal(run.tenant, run.user)
+        kept = await persistently(partial(self._store.get_run, principal, run.id))
+        if kept is None or kept.attempt != run.attempt or kept.prompt != frozen:
+            raise Fenced
+
+    async def _serve(self, work: Work, hit: Hit) -> None:
+        """Write a cached answer, whole: a taker finds it finished."""
+        await self._write(work, hit.answer, (), hit.finish_reason)
+        work.usage = Usage(hit.prompt_tokens, hit.completion_tokens)
+
+    async def _draw(self, work: Work, prompt: Prompt) -> None:
+        run = work.run
+        left = (run.deadline - self._clock.now()).total_seconds()
+        draw = Draw(
+            request=generate_request(run, prompt, work.writer.token_ids),
+            request_id=f"{run.id}:{run.attempt}",
+            deadline=asyncio.get_running_loop().time() + left,
+            affinity=run.chat,
+            placed=partial(setattr, work.live, "drawn", True),
+        )
+        spans = observing.Drawing()
+        events = self._fleet.draw(draw)
+        try:
+            async for event in events:
+                kind = event.WhichOneof("event")
+                if kind == "chunk":
+                    if event.chunk.offset != work.live.length:
+                        raise errors.out_of_step()
+                    await self._write(work, event.chunk.text, event.chunk.token_ids)
+                elif kind == "started":
+                    spans.started(event.started)
+                    work.usage = _usage(event.started, 0)
+                elif kind == "finished":
+                    work.usage = _usage(event.finished, event.finished.completion_tokens)
+                    reason = _FINISH_REASONS.get(event.finished.finish_reason, FinishReason.STOP)
+                    await self._write(work, "", (), reason)
+        finally:
+            spans.ended(len(work.writer.token_ids))
+            # At once, not when it is collected: the engine stops with the call.
+            await events.aclose()
+
+    async def _write(
+        self,
+        work: Work,
+        text: str,
+        token_ids: Sequence[int],
+        finish_reason: FinishReason | None = None,
+    ) -> None:
+        await work.writer.write(text, token_ids, finish_reason)
+        if work.first_token is None and text:
+            elapsed = self._clock.now() - work.run.created_at
+            work.first_token = max(0.0, elapsed.total_seconds())
+
+
+def _usage(report: pb.GenerationStarted | pb.GenerationFinished, completion_tokens: int) -> Usage:
+    return Usage(report.prompt_tokens, completion_tokens, report.cached_prompt_tokens)

@@ -1,0 +1,34 @@
+"""One attempt at one run, as far as it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from parley_session.answers.deciding import Decision
+from parley_session.context.prompt import Prompt
+from parley_session.domain.model import Run, Usage
+from parley_session.runs.holding import Hold
+from parley_session.runs.live import LiveRun
+from parley_session.runs.signal import StopSignal
+from parley_session.runs.writing import Writer
+
+
+@dataclass(slots=True)
+class Work:
+    """What the steps of making an answer hand to each other."""
+
+    hold: Hold
+    live: LiveRun
+    signal: StopSignal
+    writer: Writer
+    # What acceptance has built, or the step that fixes it.
+    prompt: Prompt | None
+    decision: Decision | None = None
+    usage: Usage = field(default_factory=Usage)
+    # Seconds from acceptance to the first text.
+    first_token: float | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run as it was held."""
+        return self.hold.run

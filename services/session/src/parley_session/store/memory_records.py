@@ -1,0 +1,77 @@
+"""Idempotency keys and usage of a `MemoryStore`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from parley_session.domain.model import IdempotencyRecord, Principal, UsageDay, UsageRecord
+from parley_session.store import record_documents as documents
+from parley_session.store.base import MAX_USAGE_DAYS
+from parley_session.store.documents import Document, stored_time
+
+
+class MemoryRecords:
+    """The part of the store that is about neither chats nor runs."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, IdempotencyRecord] = {}
+        self._usage: dict[str, Document] = {}
+
+    def _reach(self) -> None:
+        raise NotImplementedError
+
+    async def insert_key(self, record: IdempotencyRecord) -> bool:
+        """See `Store.insert_key`."""
+        self._reach()
+        if record.id in self._keys:
+            return False
+        self._keys[record.id] = documents.key_from(documents.key_to(record))
+        return True
+
+    async def get_key(self, key_id: str) -> IdempotencyRecord | None:
+        """See `Store.get_key`."""
+        self._reach()
+        return self._keys.get(key_id)
+
+    async def replace_key(self, expired: IdempotencyRecord, record: IdempotencyRecord) -> bool:
+        """See `Store.replace_key`."""
+        self._reach()
+        kept = self._keys.get(expired.id)
+        if kept is None or (kept.chat, kept.run) != (expired.chat, expired.run):
+            return False
+        self._keys[expired.id] = documents.key_from(documents.key_to(record))
+        return True
+
+    async def delete_expired_keys(self, before: datetime, limit: int) -> int:
+        """See `Store.delete_expired_keys`."""
+        self._reach()
+        past = stored_time(before)
+        found = [record.id for record in self._keys.values() if record.expires_at < past][:limit]
+        for key_id in found:
+            del self._keys[key_id]
+        return len(found)
+
+    async def insert_usage(self, record: UsageRecord) -> bool:
+        """See `Store.insert_usage`."""
+        self._reach()
+        if record.id in self._usage:
+            return False
+        self._usage[record.id] = documents.usage_to(record)
+        return True
+
+    async def sum_usage(self, principal: Principal, first: date, last: date) -> Sequence[UsageDay]:
+        """See `Store.sum_usage`."""
+        self._reach()
+        if principal.user is None:
+            raise ValueError("usage is a user's")
+        begin, end = documents.checked_days(first, last, MAX_USAGE_DAYS)
+        none = dict.fromkeys(documents.USAGE_SUMS, 0)
+        days: dict[str, dict[str, int]] = defaultdict(none.copy)
+        for record in self._usage.values():
+            owner = (record["tenant"], record["user"])
+            if owner == (principal.tenant, principal.user) and begin <= record["day"] <= end:
+                for name in documents.USAGE_SUMS:
+                    days[record["day"]][name] += record[name]
+        return [documents.usage_day_from(day, days[day]) for day in sorted(days)]

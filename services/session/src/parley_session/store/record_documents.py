@@ -1,0 +1,72 @@
+"""Idempotency records and usage as stored documents, and back.
+
+`usage.day` is the text YYYY-MM-DD, which sorts as the days do.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from parley_session.domain.model import IdempotencyRecord, UsageDay, UsageRecord
+from parley_session.store.documents import Document, Fields, projection, stored_time
+
+KEY_FIELDS = projection("bodyHash", "chat", "run", "background", "expiresAt")
+USAGE_SUMS = ("chats", "runs", "promptTokens", "completionTokens", "cachedAnswers")
+
+
+def key_to(record: IdempotencyRecord) -> Document:
+    """A key's record as a document, ready to be inserted."""
+    return {
+        "_id": record.id,
+        "bodyHash": record.body_hash,
+        "chat": record.chat,
+        "run": record.run,
+        "background": record.background,
+        "expiresAt": stored_time(record.expires_at),
+    }
+
+
+def key_from(document: Fields) -> IdempotencyRecord:
+    """A key's record from a document."""
+    return IdempotencyRecord(
+        id=document["_id"],
+        body_hash=document["bodyHash"],
+        chat=document["chat"],
+        run=document["run"],
+        background=document.get("background", False),
+        expires_at=document["expiresAt"],
+    )
+
+
+def usage_to(record: UsageRecord) -> Document:
+    """A usage record as a document, ready to be inserted."""
+    return {
+        "_id": record.id,
+        "tenant": record.tenant,
+        "user": record.user,
+        "day": record.day.isoformat(),
+        "chats": record.chats,
+        "runs": record.runs,
+        "promptTokens": record.prompt_tokens,
+        "completionTokens": record.completion_tokens,
+        "cachedAnswers": record.cached_answers,
+    }
+
+
+def usage_day_from(day: str, sums: Fields) -> UsageDay:
+    """A day's sums from a row of them."""
+    return UsageDay(
+        day=date.fromisoformat(day),
+        chats=int(sums["chats"]),
+        runs=int(sums["runs"]),
+        prompt_tokens=int(sums["promptTokens"]),
+        completion_tokens=int(sums["completionTokens"]),
+        cached_answers=int(sums["cachedAnswers"]),
+    )
+
+
+def checked_days(first: date, last: date, most: int) -> tuple[str, str]:
+    """The bounds as they are stored. ValueError for more than `most` days."""
+    if not 0 <= (last - first).days < most:
+        raise ValueError(f"usage is summed over 1 to {most} days")
+    return first.isoformat(), last.isoformat()
