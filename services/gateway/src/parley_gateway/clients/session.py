@@ -1,0 +1,134 @@
+"""Unary calls to session, and the retries that are safe.
+
+A call that fails because its replica cannot be reached is made once more, on
+another replica and with the same ids: every call is idempotent under its ids.
+An answer of session, be it a refusal, is never retried here.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc.aio
+from parley.session.v1.session_pb2_grpc import SessionServiceStub
+
+from parley_gateway import metrics
+from parley_gateway.access.credentials import Caller
+from parley_kit.errors import NoReplica, ServiceError
+from parley_kit.replicas import Replica, ReplicaSet, Resolver
+from parley_kit.rpc.client import call_unary, method_name
+
+if TYPE_CHECKING:
+    # What the stub is on an asyncio channel; it exists for type checkers only.
+    from parley.session.v1.session_pb2_grpc import SessionServiceAsyncStub as Stub
+else:
+    Stub = SessionServiceStub
+
+FULL_NAME: Final = "parley.session.v1.SessionService"
+# How long a call waits for any replica to be ready, before it is refused.
+READY_WAIT_SECONDS: Final = 1.0
+# Codes that the transport gives; session's own refusals have codes of theirs.
+TRANSPORT_CODES: Final = frozenset({"unavailable", "cancelled"})
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+SessionReplica = Replica[Stub]
+SessionReplicas = ReplicaSet[Stub]
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+def session_replicas(resolver: Resolver) -> SessionReplicas:
+    """Return the set of session's replicas, each with its stub."""
+    return ReplicaSet(
+        resolver,
+        name="session",
+        health_service=FULL_NAME,
+        attach=lambda _address, channel: SessionServiceStub(channel),
+    )
+
+
+def metadata_for(caller: Caller, request_id: str) -> Metadata:
+    """Return the metadata that tells session who asks."""
+    found: list[tuple[str, str | bytes]] = [
+        ("parley-tenant", caller.tenant),
+        ("parley-user-bin", caller.user.encode()),
+        ("parley-request-id", request_id),
+    ]
+    if caller.as_owner:
+        found.append(("parley-as-owner", "1"))
+    return found
+
+
+class SessionClient:
+    """Calls session's replicas. ``timeout_seconds`` bounds a unary call with its retry."""
+
+    def __init__(self, replicas: SessionReplicas, timeout_seconds: float) -> None:
+        self._replicas = replicas
+        self._timeout = timeout_seconds
+
+    @property
+    def ready(self) -> bool:
+        """Whether some replica can take a call."""
+        return bool(self._replicas.ready())
+
+    async def call(
+        self,
+        select: Callable[[Stub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
+        request: Request,
+        metadata: Metadata,
+        *,
+        timeout: float | None = None,
+        if_gone_on_retry: Response | None = None,
+    ) -> Response:
+        """Make a unary call within ``timeout`` seconds. Raises ServiceError.
+
+        ``if_gone_on_retry``: the answer where a second try finds ``not_found``,
+        because the first, whose answer was lost, has deleted it.
+        """
+        deadline = asyncio.get_running_loop().time() + (timeout or self._timeout)
+        replica = await self.pick()
+        try:
+            return await _on(replica, select, request, metadata, deadline)
+        except ServiceError as error:
+            if error.code not in TRANSPORT_CODES:
+                raise
+            replica = self.pick_another(replica, error)
+            metrics.SESSION_RETRIES.labels(method_name(select(replica.attachment))).inc()
+        try:
+            return await _on(replica, select, request, metadata, deadline)
+        except ServiceError as error:
+            if error.code == "not_found" and if_gone_on_retry is not None:
+                return if_gone_on_retry
+            raise
+
+    async def pick(self) -> SessionReplica:
+        """Choose a replica; waits a moment for one to be ready. Raises NoReplica."""
+        try:
+            return self._replicas.pick()
+        except NoReplica:
+            try:
+                await self._replicas.wait_ready(READY_WAIT_SECONDS)
+            except TimeoutError:
+                raise NoReplica("session") from None
+            return self._replicas.pick()
+
+    def pick_another(self, tried: SessionReplica, error: ServiceError) -> SessionReplica:
+        """Choose a replica other than ``tried``; raises ``error`` where there is none."""
+        try:
+            return self._replicas.pick(exclude=(tried,))
+        except NoReplica:
+            raise error from None
+
+
+async def _on(
+    replica: SessionReplica,
+    select: Callable[[Stub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
+    request: Request,
+    metadata: Metadata,
+    deadline: float,
+) -> Response:
+    left = deadline - asyncio.get_running_loop().time()
+    with replica.use():
+        return await call_unary(
+            select(replica.attachment), request, timeout=max(left, 0.001), metadata=metadata
+        )

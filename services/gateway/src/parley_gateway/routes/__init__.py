@@ -1,0 +1,1 @@
+"""The native routes of the REST contract, one module a resource."""

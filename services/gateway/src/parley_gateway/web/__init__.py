@@ -1,0 +1,1 @@
+"""HTTP mechanics: the protocol, reading bodies, routing, middleware, event streams."""
