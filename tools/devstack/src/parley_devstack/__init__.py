@@ -1,0 +1,1 @@
+"""Starts the whole of Parley on one machine."""
