@@ -1,0 +1,1 @@
+"""What the platform costs: streamed tokens and requests through it, against its engine directly."""
