@@ -1,0 +1,97 @@
+"""Makes `pairs.tsv` from the hand-written groups in `groups/`.
+
+A group is one question (`?`), other wordings of it (`=`) and questions that look
+like it but need another answer (`! category`). Each wording and each trap makes a
+pair with the question; a group is one sentence pattern and gives at most five
+pairs. Where a group has two wordings and a plain content-word trap too many, the
+two wordings are paired with each other in its place, until wordings and traps are
+equal in number in each split. Run it again after every change to a group:
+
+    python tests/data/semantic/build_pairs.py
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAIRS = HERE / "pairs.tsv"
+COLUMNS = ("text_a", "text_b", "label", "category", "pattern", "domain", "language", "split")
+MAX_PAIRS = 5
+
+
+@dataclass
+class Group:
+    """One question with what means the same and what does not."""
+
+    pattern: str
+    domain: str
+    language: str
+    question: str
+    same: list[str] = field(default_factory=list)
+    traps: list[tuple[str, str]] = field(default_factory=list)
+    split: str = "calibrate"
+
+
+def read_groups(folder: Path) -> list[Group]:
+    """Returns all groups; a pattern is named after its file and its place in it."""
+    groups: list[Group] = []
+    for path in sorted(folder.glob("*.txt")):
+        domain, language, split, place = "", "", "calibrate", 0
+        for line in path.read_text(encoding="utf-8").splitlines():
+            kind, _, rest = line.partition(" ")
+            if kind == "#":
+                name, _, value = rest.partition(": ")
+                domain = value if name == "domain" else domain
+                language = value if name == "lang" else language
+                split = value if name == "split" else split
+            elif kind == "?":
+                place += 1
+                groups.append(Group(f"{path.stem}-{place:03}", domain, language, rest, split=split))
+            elif kind == "=":
+                groups[-1].same.append(rest)
+            elif kind == "!":
+                category, _, text = rest.partition(" ")
+                groups[-1].traps.append((category, text))
+            elif line.strip():
+                raise ValueError(f"{path.name}: not a line of a group: {line!r}")
+    return groups
+
+
+def pairs_of(groups: list[Group]) -> list[tuple[str, ...]]:
+    """Returns the rows of `pairs.tsv`, without its head."""
+    rows: list[tuple[str, ...]] = []
+    surplus: Counter[str] = Counter()
+    for group in groups:
+        surplus[group.split] += len(group.traps) - len(group.same)
+    for group in groups:
+        traps = list(group.traps)
+        crossed: list[tuple[str, str]] = []
+        plain = [trap for trap in traps if trap[0] == "content"]
+        if surplus[group.split] > 1 and plain and len(group.same) >= 2:
+            traps.remove(plain[-1])
+            crossed.append((group.same[0], group.same[1]))
+            surplus[group.split] -= 2
+        tail = (group.pattern, group.domain, group.language, group.split)
+        made = [(group.question, text, "1", "paraphrase", *tail) for text in group.same]
+        made += [(a, b, "1", "paraphrase", *tail) for a, b in crossed]
+        made += [(group.question, text, "0", category, *tail) for category, text in traps]
+        if len(made) > MAX_PAIRS:
+            raise ValueError(f"{group.pattern} has {len(made)} pairs")
+        rows += made
+    return rows
+
+
+def main() -> None:
+    """Writes the file and says how many pairs it holds."""
+    rows = pairs_of(read_groups(HERE / "groups"))
+    lines = ["\t".join(row) for row in (COLUMNS, *rows)]
+    PAIRS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    same = sum(row[2] == "1" for row in rows)
+    print(f"{len(rows)} pairs: {same} with the same meaning, {len(rows) - same} traps")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The shipped calibration with the real model: the gate, and the model's own numbers."""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from parley_cache.semantic.calibration import read_calibration
+from parley_cache.semantic.embedding import Embedder, OnnxModel, check_model
+from parley_cache.semantic.evaluation.figures import at
+from parley_cache.semantic.evaluation.judging import judge
+from parley_cache.semantic.evaluation.pairs import read_pairs
+from support.embedding import PAIRS, embedding_model
+
+pytestmark = pytest.mark.integration
+__all__ = ["embedding_model"]
+
+
+def test_the_calibration_is_of_the_model_that_is_fetched(embedding_model: OnnxModel) -> None:
+    assert read_calibration().model == embedding_model.identity
+
+
+@pytest.mark.parametrize("split", ["report", "calibrate"])
+def test_at_most_one_hit_in_a_hundred_is_wrong(
+    embedding_model: OnnxModel, split: str, record_property: Callable[[str, object], None]
+) -> None:
+    calibration = read_calibration()
+    judged = judge(embedding_model, read_pairs(PAIRS).of_split(split), calibration)
+
+    point = at(judged.scores, judged.same, calibration.threshold)
+
+    record_property("served", round(point.served.value, 4))
+    print(f"{split}: served {point.served.value:.1%}, wrong per hit {point.wrong.value:.1%}")  # noqa: T201
+    assert point.wrong.value <= 0.01
+    assert point.served.value >= 0.25
+
+
+async def test_the_real_model_serves_concurrent_askers(embedding_model: OnnxModel) -> None:
+    embedder = Embedder(embedding_model)
+    await embedder.start()
+    try:
+        texts = ["", "🤖", "x" * 100_000, "\ud800", *(f"How do I fix {n}?" for n in range(40))]
+        vectors = await asyncio.gather(*(embedder.embed(t, timeout=30) for t in texts))
+    finally:
+        await embedder.stop()
+
+    assert all(np.isfinite(vector).all() for vector in vectors)
+    assert all(abs(float(vector @ vector) - 1) < 1e-3 for vector in vectors)
+
+
+def test_the_self_test_passes_on_the_real_model(embedding_model: OnnxModel) -> None:
+    check_model(embedding_model)

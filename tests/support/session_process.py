@@ -1,0 +1,64 @@
+"""A session replica as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.poll import until
+
+
+class SessionProcess:
+    """`python -m parley_session` with settings from `environment`, on free ports."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self.port = 0
+        self.admin_port = 0
+
+    async def start(self) -> None:
+        """Start it and wait until it listens."""
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PARLEY_")},
+            "PARLEY_SESSION_PORT": "0",
+            "PARLEY_SESSION_ADMIN_PORT": "0",
+            **self._environment,
+        }
+        with self._log.open("wb") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "parley_session", env=environment, stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
+        line = await until(self._serving, 30.0, "a session that listens")
+        self.port, self.admin_port = line["port"], line["admin_port"]
+
+    def output(self) -> str:
+        """What it has said."""
+        return self._log.read_text("utf-8", errors="replace")
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self._process.wait()
+
+    def _serving(self) -> dict[str, Any] | None:
+        assert self._process is not None
+        if self._process.returncode is not None:
+            raise RuntimeError(f"exited with {self._process.returncode}:\n{self.output()}")
+        for line in self.output().splitlines():
+            with contextlib.suppress(ValueError):
+                found: dict[str, Any] = json.loads(line)
+                if found.get("message") == "serving":
+                    return found
+        return None

@@ -1,0 +1,75 @@
+"""A skipped test fails the run, unless `tests/skips.txt` names it.
+
+Active where `PARLEY_FAIL_ON_SKIP` is set, as CI does; elsewhere skips are only
+listed. Load it as a pytest plugin.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ALLOWED = Path(__file__).parent.parent / "skips.txt"
+
+
+def read_allowed(text: str) -> dict[str, str]:
+    """Parse lines of `<beginning of a test id> # <reason>`; comments begin with `#`."""
+    allowed = {}
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            beginning, separator, reason = line.partition(" # ")
+            if not separator or not reason.strip():
+                message = f"{ALLOWED.name}: no reason given for {beginning.strip()!r}"
+                raise ValueError(message)
+            allowed[beginning.strip()] = reason.strip()
+    return allowed
+
+
+class SkipGuard:
+    """Collects what was skipped, and judges it at the end of the run."""
+
+    def __init__(self, allowed: dict[str, str], *, fail: bool) -> None:
+        self._allowed = allowed
+        self._fail = fail
+        self.skipped: dict[str, str] = {}
+
+    def unexpected(self) -> list[str]:
+        """Ids that were skipped and that the list does not name."""
+        return [i for i in self.skipped if not any(i.startswith(a) for a in self._allowed)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a skipped test and why."""
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.skipped[report.nodeid] = str(reason)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module that skipped itself while it was collected."""
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.skipped[report.nodeid] = str(reason)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run that passed only by skipping."""
+        if self._fail and self.unexpected() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the committed list, and what is not on it."""
+        terminalreporter.write_line(f"skips allowed by {ALLOWED.name}: {len(self._allowed)}")
+        for beginning, reason in self._allowed.items():
+            terminalreporter.write_line(f"  {beginning}: {reason}")
+        for nodeid in self.unexpected():
+            terminalreporter.write_line(
+                f"skipped, not on the list: {nodeid}: {self.skipped[nodeid]}"
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the guard."""
+    guard = SkipGuard(
+        read_allowed(ALLOWED.read_text("utf-8")), fail=bool(os.environ.get("PARLEY_FAIL_ON_SKIP"))
+    )
+    config.pluginmanager.register(guard, "parley-skip-guard")

@@ -1,0 +1,68 @@
+"""The labelled set is what its README says."""
+
+import subprocess
+import sys
+from collections import Counter, defaultdict
+
+import pytest
+
+from support.embedding import PAIRS
+
+LINES = PAIRS.read_text(encoding="utf-8").splitlines()
+HEAD = LINES[0].split("\t")
+ROWS = [dict(zip(HEAD, line.split("\t"), strict=True)) for line in LINES[1:]]
+
+
+def test_it_has_enough_pairs_half_of_them_traps_in_many_categories() -> None:
+    traps = [row for row in ROWS if row["label"] == "0"]
+    same = [row for row in ROWS if row["label"] == "1"]
+
+    assert len(ROWS) >= 1_500
+    assert abs(len(traps) - len(same)) <= 0.02 * len(ROWS)
+    assert len({row["category"] for row in traps}) >= 15
+    assert {row["category"] for row in same} == {"paraphrase"}
+
+
+def test_no_sentence_pattern_gives_more_than_five_pairs() -> None:
+    counts = Counter(row["pattern"] for row in ROWS)
+
+    assert max(counts.values()) <= 5
+
+
+def test_calibration_and_report_share_no_pattern_and_no_question() -> None:
+    patterns: defaultdict[str, set[str]] = defaultdict(set)
+    questions: defaultdict[str, set[str]] = defaultdict(set)
+    for row in ROWS:
+        patterns[row["split"]].add(row["pattern"])
+        questions[row["split"]] |= {row["text_a"].lower(), row["text_b"].lower()}
+
+    assert set(patterns) == {"calibrate", "report"}
+    assert not patterns["calibrate"] & patterns["report"]
+    assert not questions["calibrate"] & questions["report"]
+
+
+@pytest.mark.parametrize("domain", ["everyday", "medical", "technical", "commercial", "legal"])
+def test_each_kind_of_wording_is_there(domain: str) -> None:
+    assert sum(row["domain"] == domain for row in ROWS) >= 100
+
+
+def test_several_languages_are_there() -> None:
+    counts = Counter(row["language"] for row in ROWS)
+
+    assert {"en", "de", "fr", "es", "it", "pt"} <= set(counts)
+    assert sum(count for language, count in counts.items() if language != "en") >= 200
+
+
+def test_no_pair_is_there_twice() -> None:
+    pairs = [frozenset((row["text_a"], row["text_b"])) for row in ROWS]
+
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_the_file_is_what_the_groups_give() -> None:
+    before = PAIRS.read_bytes()
+    try:
+        subprocess.run([sys.executable, str(PAIRS.parent / "build_pairs.py")], check=True)
+        assert PAIRS.read_bytes() == before
+    finally:
+        PAIRS.write_bytes(before)

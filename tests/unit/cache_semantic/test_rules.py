@@ -1,0 +1,109 @@
+"""Each rule: a pair that it keeps apart, and a paraphrase that it lets through."""
+
+import pytest
+
+from parley_cache.semantic.calibration import read_calibration
+from parley_cache.semantic.verdict import SecondCheck, Verdict
+
+CHECK = SecondCheck(read_calibration())
+
+
+def judge(a: str, b: str, cosine: float = 0.97) -> Verdict:
+    return CHECK.compare(a, b, cosine)
+
+
+APART = [
+    ("number", "Give me 3 ideas", "Give me 5 ideas"),
+    ("number", "How do I boil two eggs?", "How do I boil three eggs?"),
+    ("number", "Can I use two vouchers on one order?", "Can I use one voucher on two orders?"),
+    ("number", "Is Python 3.8 supported?", "Is Python 3.11 supported?"),
+    ("unit", "How far is 5 km?", "How far is 5 miles?"),
+    ("unit", "Is a 20 kg bag too heavy?", "Is a 20 lb bag too heavy?"),
+    ("currency", "Is $50 enough for a gift?", "Is €50 enough for a gift?"),
+    ("negation", "Is this plant edible?", "Is this plant not edible?"),
+    ("negation", "Can I return it with a receipt?", "Can I return it without a receipt?"),
+    ("negation", "Darf ich hier parken?", "Darf ich hier nicht parken?"),
+    ("antonym", "How do I enable dark mode?", "How do I disable dark mode?"),
+    ("antonym", "Is it safe to eat raw eggs?", "Is it unsafe to eat raw eggs?"),
+    ("antonym", "What is a normal pulse?", "What is an abnormal pulse?"),
+    ("named_entity", "Who is the mayor of Paris?", "Who is the mayor of Rome?"),
+    ("target_language", "Write a poem in French", "Write a poem in German"),
+    ("language", "Wie ändere ich mein Passwort?", "How do I change my password?"),
+    ("code_identifier", "What does list.append() return?", "What does list.pop() return?"),
+    ("code_identifier", "Why does useEffect run?", "Why does useMemo run?"),
+    ("quoted_text", 'Spell the word "affect"', 'Spell the word "effect"'),
+    ("modality", "Can I pay in cash?", "Must I pay in cash?"),
+    ("quantifier", "Are all birds able to fly?", "Are some birds able to fly?"),
+    ("quantifier", "Use at least 5 words", "Use at most 5 words"),
+    ("comparative", "Is it more expensive?", "Is it less expensive?"),
+    ("question_word", "When was the bridge built?", "Where was the bridge built?"),
+    ("question_word", "Why is my battery empty?", "How long is my battery empty?"),
+    ("tense", "Did the store open?", "Will the store open?"),
+    ("direction", "How do I fly from Oslo to Rome?", "How do I fly from Rome to Oslo?"),
+    ("role_swap", "Is Rust faster than Go?", "Is Go faster than Rust?"),
+    ("direction", "Can I eat before surgery?", "Can I eat after surgery?"),
+    ("role_swap", "Can my landlord sue me?", "Can I sue my landlord?"),
+    ("role_swap", "Did Rome attack Carthage?", "Did Carthage attack Rome?"),
+    ("role_swap", "Are spiders insects?", "Are insects spiders?"),
+    ("role_swap", "Who beat Napoleon?", "Who did Napoleon beat?"),
+    ("role_swap", "How do I teach my daughter?", "How does my daughter teach me?"),
+    ("scope", "What pulse is normal?", "What pulse is normal for toddlers?"),
+    ("role_swap", "Is it wise to get a child a pet?", "Is it wise for a child to get me a pet?"),
+    ("role_swap", "Can I be fired?", "Can I fire someone?"),
+    ("antonym", "Can I paint over wallpaper?", "Can I paint under wallpaper?"),
+    ("small_word", "Can I watch both films?", "Can I watch the films?"),
+    ("other_words", "How do I mend a shoe?", "How do I mend a glove?"),
+    ("particle", "Should I rent my car?", "Should I rent out my car?"),
+]
+
+TOGETHER = [
+    ("How do I reset my router?", "What's the way to reset a router?"),
+    ("how can i reset my router", "Could you please tell me how to reset my router?"),
+    ("Give me three ideas for lunch", "Give me 3 ideas for lunch"),
+    (
+        "Can I return an item without a receipt?",
+        "Can I return something if I don't have a receipt?",
+    ),
+    ("Is it possible to freeze rice?", "Can you freeze rice?"),
+    ("Do I have to pay tax on a gift?", "Is it necessary to pay tax on a gift?"),
+    ("What is the reason the sky is blue?", "Why is the sky blue?"),
+    ("How do I convert JSON to CSV?", "How to turn JSON into CSV?"),
+    ("In Python, how do I sort a list?", "How do I sort a list in Python?"),
+    ("How do I buy a car?", "How can I purchase an automobile?"),
+    ("What's the difference between TCP and UDP?", "How do UDP and TCP differ?"),
+    ("Was Poland invaded by Germany in 1939?", "Did Germany invade Poland in 1939?"),
+    ("What are the side effects of metformin?", "Which adverse effects does metformin have?"),
+    ("Wie kann ich mein Passwort ändern?", "Wie ändere ich mein Passwort?"),
+    ("Comment puis-je annuler ma commande ?", "Comment annuler ma commande ?"),
+    ("¿Cómo puedo cancelar mi pedido?", "¿Cómo cancelo mi pedido?"),
+    ("Is it 5 km?", "Is it 5km?"),
+    ("How do I conect my printer?", "How do I connect my printer?"),
+]
+
+
+@pytest.mark.parametrize(("reason", "a", "b"), APART)
+def test_a_difference_in_meaning_is_told_with_its_reason(reason: str, a: str, b: str) -> None:
+    verdict = judge(a, b)
+
+    assert not verdict.same
+    assert reason in verdict.reasons
+
+
+@pytest.mark.parametrize("text", [a for _, a, _ in APART])
+def test_a_question_agrees_with_itself_whatever_its_spaces_and_end(text: str) -> None:
+    assert judge(text, text).reason == "same_words"
+    assert judge(text, f"  {text.rstrip('?')}\n").same
+
+
+@pytest.mark.parametrize(("a", "b"), TOGETHER)
+def test_a_paraphrase_is_let_through(a: str, b: str) -> None:
+    check = SecondCheck(read_calibration(), frozenset({"connect", "printer"}))
+
+    verdict = check.compare(a, b, 0.95)
+
+    assert verdict.same, verdict
+
+
+@pytest.mark.parametrize(("a", "b"), [*TOGETHER, *((a, b) for _, a, b in APART)])
+def test_the_verdict_does_not_depend_on_which_question_came_first(a: str, b: str) -> None:
+    assert judge(a, b) == judge(b, a)

@@ -1,0 +1,162 @@
+"""Prompts: what fits is sent, the oldest whole turns go first, each message is counted once."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parley_kit.errors import ServiceError
+from parley_session.clock import Clock
+from parley_session.context import builder as building
+from parley_session.context.builder import ContextBuilder
+from parley_session.context.prompt import Prompt
+from parley_session.domain.model import HistoryStrategy, Message, Role
+from parley_session.store.memory import MemoryStore
+from support.session_data import make_chat, make_run
+from support.session_world import FakeFleet, model, options, tokens_of
+
+OVERHEAD = 3
+CHAT = make_chat(id="01a1fdcb-0000-7000-8000-000000000000")
+
+
+def message(seq: int, words: int) -> Message:
+    """A message of so many words."""
+    return Message(
+        chat=CHAT.id,
+        tenant="acme",
+        user="alice",
+        seq=seq,
+        role=Role.ASSISTANT if seq % 2 else Role.USER,
+        content=" ".join(["word"] * words),
+        created_at=CHAT.created_at,
+        run="",
+    )
+
+
+async def build(
+    words: list[int], window: int, system: str = "be brief", question: int = 1, **given
+) -> tuple[Prompt, FakeFleet, MemoryStore]:
+    """Build the prompt of a question after messages of so many words."""
+    store, fleet = MemoryStore(), FakeFleet()
+    for seq, number in enumerate(words):
+        await store.insert_message(message(seq, number))
+    builder = ContextBuilder(store, fleet, Clock(), 5.0)
+    prompt = await builder.build(
+        model(context_length=window),
+        system,
+        message(len(words), question),
+        options(**({"max_tokens": 10} | given)),
+    )
+    return prompt, fleet, store
+
+
+def cost(prompt: Prompt) -> int:
+    """Tokens of a prompt, by the fake tokenizer."""
+    fixed = OVERHEAD + (tokens_of(prompt.system) if prompt.system else 0)
+    return fixed + sum(tokens_of(one.content) for one in prompt.messages)
+
+
+turns = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=90)
+
+
+@settings(deadline=None)
+@given(
+    turns=turns,
+    window=st.integers(40, 600),
+    at_most=st.none() | st.integers(0, 90),
+    system=st.sampled_from(["", "be brief"]),
+)
+def test_truncate_keeps_the_newest_whole_turns_that_fit(turns, window, at_most, system) -> None:
+    history = [words for turn in turns for words in turn]
+    prompt, *_ = asyncio.run(build(history, window, system, history_turns=at_most))
+    assert cost(prompt) + 10 <= window
+    kept = prompt.messages[:-1]
+    # Whole turns, the newest ones, without a gap, the question last.
+    assert len(kept) % 2 == 0
+    assert [m.seq for m in prompt.messages] == list(
+        range(len(history) - len(kept), len(history) + 1)
+    )
+    assert prompt.info.messages_included == len(prompt.messages)
+    assert prompt.info.messages_dropped == len(history) - len(kept)
+    if at_most is not None:
+        assert len(kept) <= 2 * at_most
+    # One more turn would not have fitted.
+    left = len(turns) - len(kept) // 2
+    if left and (at_most is None or len(kept) < 2 * at_most):
+        more = sum(1 + words for words in turns[left - 1])
+        assert cost(prompt) + more + 10 > window
+
+
+@settings(deadline=None)
+@given(turns=turns, window=st.integers(40, 600))
+def test_full_sends_all_or_refuses(turns, window) -> None:
+    history = [words for turn in turns for words in turn]
+    needed = OVERHEAD + 3 + 2 + sum(1 + words for words in history)
+    if needed + 10 > window:
+        with pytest.raises(ServiceError, match="context_too_long"):
+            asyncio.run(build(history, window, history=HistoryStrategy.FULL))
+        return
+    prompt, *_ = asyncio.run(build(history, window, history=HistoryStrategy.FULL))
+    assert len(prompt.messages) == len(history) + 1
+    assert cost(prompt) == needed
+
+
+async def test_a_question_that_does_not_fit_is_refused_with_the_counts() -> None:
+    with pytest.raises(ServiceError) as refused:
+        await build([], 100, question=95)
+    assert refused.value.code == "context_too_long"
+    assert refused.value.metadata == {
+        "prompt_tokens": "102",
+        "context_length": "100",
+        "max_tokens": "10",
+    }
+
+
+async def test_counts_that_are_stored_are_not_asked_for_again() -> None:
+    store, fleet = MemoryStore(), FakeFleet()
+    for seq in range(4):
+        await store.insert_message(message(seq, 2))
+    builder = ContextBuilder(store, fleet, Clock(), 5.0)
+    prompt = await builder.build(model(), "be brief", message(4, 1), options())
+    # The system prompt, four messages, the question.
+    assert fleet.counted == [6]
+    for counted in prompt.counted:
+        await store.set_tokens(counted.message_id, counted.tokenizer_id, counted.tokens)
+    again = await builder.build(model(), "be brief", message(4, 1), options())
+    assert fleet.counted == [6, 2]
+    assert again.messages[:-1] == tuple(
+        replace(m, tokens={"fake-tokenizer": 3}) for m in prompt.messages[:-1]
+    )
+
+
+async def test_a_tokenizer_that_changes_counts_anew() -> None:
+    store, fleet = MemoryStore(), FakeFleet()
+    await store.insert_message(replace(message(0, 2), tokens={"another": 99}))
+    await store.insert_message(replace(message(1, 2), tokens={"another": 99}))
+    builder = ContextBuilder(store, fleet, Clock(), 5.0)
+    await builder.build(model(context_length=100), "", message(2, 1), options(max_tokens=10))
+    assert fleet.counted == [3]
+
+
+async def test_a_frozen_prompt_is_built_again_as_it_was(monkeypatch) -> None:
+    monkeypatch.setattr(building, "PAGE_TURNS", 2)
+    prompt, fleet, store = await build([2] * 20, 60)
+    await store.insert_message(prompt.messages[-1])
+    run = replace(make_run(), chat=CHAT.id, tenant="acme", user="alice")
+    run = replace(run, request=replace(run.request, options=options(max_tokens=10)))
+    builder = ContextBuilder(store, fleet, Clock(), 5.0)
+    again = await builder.rebuild(run, prompt.frozen())
+    assert again == replace(prompt, counted=())
+    await store.delete_messages(CHAT.id, 30)
+    assert await builder.rebuild(run, prompt.frozen()) is None
+
+
+async def test_a_prompt_has_no_more_messages_than_an_engine_takes(monkeypatch) -> None:
+    monkeypatch.setattr(building, "MAX_PROMPT_MESSAGES", 7)
+    prompt, *_ = await build([1] * 20, 1000)
+    assert len(prompt.messages) == 7
+    with pytest.raises(ServiceError) as refused:
+        await build([1] * 20, 1000, history=HistoryStrategy.FULL)
+    assert refused.value.code == "context_too_long"
