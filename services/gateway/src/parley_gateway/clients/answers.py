@@ -93,7 +93,7 @@ class Answers:
         except ServiceError as error:
             if error.code not in TRANSPORT_CODES:
                 raise
-            replica = self._session.pick_another(replica, error)
+            replica = await self._session.pick_another(replica, error)
             metrics.SESSION_RETRIES.labels(name).inc()
             stream, accepted = await _accepted(replica, opened, deadline)
         events = self._follow(stream, accepted, replica, metadata, offset, deadline)

@@ -54,7 +54,7 @@ async def follow_again(
     lost_replica = accepted.replica
     while (left := deadline - clock()) > 0:
         try:
-            lost = await _other(session, lost)
+            lost = await session.pick(avoid=lost)
             request = pb.AttachRunRequest(
                 run_id=accepted.run_id, offset=offset, resumed=True, lost_replica=lost_replica
             )
@@ -83,14 +83,6 @@ async def follow_again(
         pause = min(2 * pause, LONGEST_PAUSE)
     metrics.REATTACHED.labels("timed_out").inc()
     yield "failed", _failed(accepted, "timed_out")
-
-
-async def _other(session: SessionClient, lost: SessionReplica) -> SessionReplica:
-    """Choose a replica, another than the lost one where there is one."""
-    try:
-        return session.pick_another(lost, ServiceError(grpc.StatusCode.UNAVAILABLE, "unavailable"))
-    except ServiceError:
-        return await session.pick()
 
 
 async def _attached(

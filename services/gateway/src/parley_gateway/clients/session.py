@@ -6,6 +6,7 @@ An answer of session, be it a refusal, is never retried here.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,8 +26,9 @@ else:
     Stub = SessionServiceStub
 
 FULL_NAME: Final = "parley.session.v1.SessionService"
-# How long a call waits for any replica to be ready, before it is refused.
-READY_WAIT_SECONDS: Final = 1.0
+# Seconds that a call waits for a replica to be ready, before it is refused: longer than
+# a connection's pause between two tries, so that one that is up again is found.
+READY_WAIT_SECONDS: Final = 3.0
 # Codes that the transport gives; session's own refusals have codes of theirs.
 TRANSPORT_CODES: Final = frozenset({"unavailable", "cancelled"})
 
@@ -92,7 +94,7 @@ class SessionClient:
         except ServiceError as error:
             if error.code not in TRANSPORT_CODES:
                 raise
-            replica = self.pick_another(replica, error)
+            replica = await self.pick_another(replica, error)
             metrics.SESSION_RETRIES.labels(method_name(select(replica.attachment))).inc()
         try:
             return await _on(replica, select, request, metadata, deadline)
@@ -101,8 +103,14 @@ class SessionClient:
                 return if_gone_on_retry
             raise
 
-    async def pick(self) -> SessionReplica:
-        """Choose a replica; waits a moment for one to be ready. Raises NoReplica."""
+    async def pick(self, *, avoid: SessionReplica | None = None) -> SessionReplica:
+        """Choose a replica, another than ``avoid`` where one is ready. Raises NoReplica.
+
+        Waits a moment for one to be ready.
+        """
+        if avoid is not None:
+            with contextlib.suppress(NoReplica):
+                return self._replicas.pick(exclude=(avoid,))
         try:
             return self._replicas.pick()
         except NoReplica:
@@ -112,11 +120,20 @@ class SessionClient:
                 raise NoReplica("session") from None
             return self._replicas.pick()
 
-    def pick_another(self, tried: SessionReplica, error: ServiceError) -> SessionReplica:
-        """Choose a replica other than ``tried``; raises ``error`` where there is none."""
+    async def pick_another(self, tried: SessionReplica, error: ServiceError) -> SessionReplica:
+        """Choose a replica after ``tried`` failed; raises ``error`` where none gets ready.
+
+        Waits a moment for another one, or for ``tried`` once its connection was made anew.
+        """
+        lost = False
         try:
-            return self._replicas.pick(exclude=(tried,))
-        except NoReplica:
+            async with asyncio.timeout(READY_WAIT_SECONDS):
+                while True:
+                    lost = lost or not tried.ready
+                    if any(lost or replica is not tried for replica in self._replicas.ready()):
+                        return self._replicas.pick(exclude=() if lost else (tried,))
+                    await self._replicas.wait_changed()
+        except TimeoutError:
             raise error from None
 
 

@@ -151,6 +151,12 @@ class Starter:
                 return replace(accepted, replayed=accepted.repeated)
             except KeyTaken as taken:
                 kept = taken.record
+            except ServiceError:
+                # The chat may be busy with this very request, sent a moment before: it
+                # has claimed the key since.
+                kept = await self._keys.find(proposed)
+                if kept is None or kept.run == asked.run_id:
+                    raise
         again = replace(asked, chat_id=kept.chat, run_id=kept.run)
         accepted = await self._accept(principal, again, known=True)
         # With one's own ids there only was an earlier try, whose answer was lost.
