@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client.parser import text_string_to_metric_families
 
 from parley_kit import admin
 from parley_kit.admin import AdminServer
@@ -44,6 +45,35 @@ async def exchange(port: int, request: bytes) -> bytes:
             return b""
     finally:
         writer.close()
+
+
+async def shown_tasks(port: int, kind: str) -> float:
+    """How many tasks of a kind /metrics shows; 0: it does not."""
+    text = (await fetch(port, "/metrics")).text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if (sample.name, sample.labels.get("kind")) == ("parley_asyncio_tasks", kind):
+                return sample.value
+    return 0
+
+
+async def test_live_tasks_are_counted_by_kind_and_no_longer_than_they_live() -> None:
+    async def linger(end: asyncio.Event) -> None:
+        await end.wait()
+
+    kind = linger.__qualname__
+    async with serving(registry=REGISTRY) as port:
+        assert await shown_tasks(port, kind) == 0
+        end = asyncio.Event()
+        tasks = [asyncio.create_task(linger(end), name=f"of run {n}") for n in range(3)]
+        assert await shown_tasks(port, kind) == 3
+        tasks[0].cancel()
+        await asyncio.wait(tasks[:1])
+        assert await shown_tasks(port, kind) == 2
+        end.set()
+        await asyncio.wait(tasks)
+        assert await shown_tasks(port, kind) == 0
+        assert await shown_tasks(port, AdminServer._exchange.__qualname__) == 0
 
 
 async def test_metrics_are_shown_as_text_and_as_openmetrics() -> None:

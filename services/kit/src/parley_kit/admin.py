@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from parley_kit.errors import AddressInUse, StartupError
+from parley_kit.tasks import TASK_COUNTS
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class AdminServer:
             if self._ready():
                 return "200 OK", _TEXT, b"ready\n"
             return "503 Service Unavailable", _TEXT, b"not ready\n"
+        TASK_COUNTS.look()
         encode, content_type = choose_encoder(accept)
         return "200 OK", content_type, await asyncio.to_thread(encode, self._registry)
 
