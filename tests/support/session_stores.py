@@ -20,9 +20,9 @@ from parley_session.runs.memory_log import MemoryRunLog
 from parley_session.runs.redis_client import RedisLogOptions
 from parley_session.runs.redis_log import RedisRunLog
 from parley_session.store.base import Store
-from parley_session.store.memory import MemoryStore
-from parley_session.store.mongo import MongoStore
-from parley_session.store.mongo_client import MongoOptions, OpenClient, open_motor, open_pymongo
+from parley_session.store.memory.store import MemoryStore
+from parley_session.store.mongo.client import MongoOptions, OpenClient, open_motor, open_pymongo
+from parley_session.store.mongo.store import MongoStore
 from support.servers import MongoDatabase, MongoServer
 
 OPENERS: dict[str, OpenClient] = {"motor": open_motor, "pymongo": open_pymongo}

@@ -40,7 +40,7 @@ from parley_session.runs.keys import RequestKey
 from parley_session.runs.live import Ended, Piece, Queued
 from parley_session.runs.memory_log import MemoryRunLog
 from parley_session.runs.starting import Completion, NewChat
-from parley_session.store.memory import MemoryStore
+from parley_session.store.memory.store import MemoryStore
 from support.poll import until
 
 ALICE = Principal("acme", "alice")

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from parley_session.store.base import Store, StoreUnavailable
-from parley_session.store.mongo import MongoStore
-from parley_session.store.mongo_client import MongoOptions
+from parley_session.store.mongo.client import MongoOptions
+from parley_session.store.mongo.store import MongoStore
 from support.poll import until
 from support.servers import MongoServer, running
 from support.session_data import ALICE, make_chat, make_run

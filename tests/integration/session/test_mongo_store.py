@@ -26,9 +26,10 @@ from parley_session.domain.model import (
     Summary,
     UsageRecord,
 )
-from parley_session.store import documents
 from parley_session.store.base import ListCursor, Store
-from parley_session.store.mongo import SINGLE_DOCUMENT_QUERIES, MongoStore
+from parley_session.store.documents.chats import chat_to
+from parley_session.store.mongo.indexes import SINGLE_DOCUMENT_QUERIES
+from parley_session.store.mongo.store import MongoStore
 from support.servers import MongoDatabase
 from support.session_data import (
     ALICE,
@@ -222,7 +223,7 @@ async def test_documents_of_a_later_version_are_read_and_written(
 ) -> None:
     store = await open_mongo()
     chat, turn = make_chat(), make_turn()
-    document = documents.chat_to(chat) | {"later": {"a": 1}, "pending": []}
+    document = chat_to(chat) | {"later": {"a": 1}, "pending": []}
     with MongoClient[dict[str, Any]](mongodb_database.uri) as client:
         chats = client[mongodb_database.name]["chats"]
         await asyncio.to_thread(chats.insert_one, document)
@@ -240,7 +241,7 @@ async def test_a_defect_of_ours_is_not_taken_for_a_store_that_is_away(
     store = await open_mongo()
     chat = make_chat()
     with MongoClient[dict[str, Any]](mongodb_database.uri) as client:
-        broken = documents.chat_to(chat) | {"nextSeq": "no number"}
+        broken = chat_to(chat) | {"nextSeq": "no number"}
         await asyncio.to_thread(client[mongodb_database.name]["chats"].insert_one, broken)
     with pytest.raises(OperationFailure):
         await store.accept_turn(ALICE, make_chat(id=chat.id, next_seq="no number"), make_turn(), 1)

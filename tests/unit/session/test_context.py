@@ -13,7 +13,7 @@ from parley_session.context import builder as building
 from parley_session.context.builder import ContextBuilder
 from parley_session.context.prompt import Prompt
 from parley_session.domain.model import HistoryStrategy, Message, Role
-from parley_session.store.memory import MemoryStore
+from parley_session.store.memory.store import MemoryStore
 from support.session_data import make_chat, make_run
 from support.session_world import FakeFleet, model, options, tokens_of
 

@@ -21,7 +21,7 @@ from parley_session.domain.model import (
     Summary,
     Turn,
 )
-from parley_session.store import documents
+from parley_session.store.documents import chats, fields, messages, records, runs, turns
 from support.session_data import make_chat, make_message, make_outcome, make_run, make_turn
 
 AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
@@ -40,85 +40,82 @@ for kind, strategy in leaves.items():
     st.register_type_strategy(kind, strategy)
 
 
-def through_bson(document: documents.Document) -> documents.Document:
+def through_bson(document: fields.Document) -> fields.Document:
     return bson.decode(bson.encode(document), AWARE)
 
 
 @given(st.builds(Chat, summary=st.none() | st.builds(Summary, tokens=counts)))
 def test_a_chat_comes_back_as_it_was(chat: Chat) -> None:
-    assert documents.chat_from(through_bson(documents.chat_to(chat))) == chat
+    assert chats.chat_from(through_bson(chats.chat_to(chat))) == chat
 
 
 @given(st.builds(Turn))
 def test_a_turn_comes_back_as_it_was(turn: Turn) -> None:
-    assert documents.turn_from(through_bson(documents.turn_to(turn))) == turn
+    assert turns.turn_from(through_bson(turns.turn_to(turn))) == turn
 
 
 @given(st.builds(Options))
 def test_options_come_back_as_they_were(options: Options) -> None:
-    assert documents.options_from(through_bson(documents.options_to(options))) == options
+    assert turns.options_from(through_bson(turns.options_to(options))) == options
 
 
 @given(st.builds(Message, tokens=counts))
 def test_a_message_comes_back_as_it_was(message: Message) -> None:
-    assert documents.message_from(through_bson(documents.message_to(message))) == message
+    assert messages.message_from(through_bson(messages.message_to(message))) == message
 
 
 @given(st.builds(Run))
 def test_a_run_comes_back_as_it_was(run: Run) -> None:
-    assert documents.run_from(through_bson(documents.run_to(run))) == run
+    assert runs.run_from(through_bson(runs.run_to(run))) == run
 
 
 @given(st.builds(Invalidation))
 def test_an_invalidation_comes_back_as_it_was(invalidation: Invalidation) -> None:
-    document = through_bson(documents.invalidation_to(invalidation))
-    assert documents.invalidation_from(document) == invalidation
+    document = through_bson(records.invalidation_to(invalidation))
+    assert records.invalidation_from(document) == invalidation
 
 
 @given(st.builds(Run), st.builds(Outcome))
 def test_a_commit_is_read_back_as_its_outcome(run: Run, outcome: Outcome) -> None:
-    read = documents.run_from(documents.run_to(run) | documents.outcome_to(outcome))
+    read = runs.run_from(runs.run_to(run) | runs.outcome_to(outcome))
     for name in Outcome.__dataclass_fields__:
         assert getattr(read, name) == getattr(outcome, name)
 
 
 @given(texts)
 def test_a_tokenizer_id_is_a_plain_field_name(tokenizer: str) -> None:
-    key = documents.token_key(tokenizer)
+    key = fields.token_key(tokenizer)
     assert key
     assert not set(key) & {".", "$", "\0"}
 
 
 @pytest.mark.parametrize(
-    ("document", "fields"),
+    ("document", "projection"),
     [
-        (documents.chat_to(make_chat(pending=(make_turn(),), expires_at=datetime.now(UTC))),
-         documents.CHAT_FIELDS),
-        (documents.message_to(make_message("c", 0)), documents.MESSAGE_FIELDS),
-        (documents.run_to(make_run()), documents.RUN_FIELDS),
+        (chats.chat_to(make_chat(pending=(make_turn(),), expires_at=datetime.now(UTC))),
+         chats.CHAT_FIELDS),
+        (messages.message_to(make_message("c", 0)), messages.MESSAGE_FIELDS),
+        (runs.run_to(make_run()), runs.RUN_FIELDS),
     ],
     ids=["chat", "message", "run"],
 )  # fmt: skip
 def test_a_projection_names_every_field_that_is_read(
-    document: documents.Document, fields: dict[str, int]
+    document: fields.Document, projection: dict[str, int]
 ) -> None:
-    assert set(fields) == set(document) - DERIVED
+    assert set(projection) == set(document) - DERIVED
 
 
 @pytest.mark.parametrize(
     ("document", "read"),
     [
-        (documents.chat_to(make_chat(pending=(make_turn(),))), documents.chat_from),
-        (documents.message_to(make_message("c", 0)), documents.message_from),
-        (
-            documents.run_to(make_run()) | documents.outcome_to(make_outcome()),
-            documents.run_from,
-        ),
+        (chats.chat_to(make_chat(pending=(make_turn(),))), chats.chat_from),
+        (messages.message_to(make_message("c", 0)), messages.message_from),
+        (runs.run_to(make_run()) | runs.outcome_to(make_outcome()), runs.run_from),
     ],
     ids=["chat", "message", "run"],
 )
 def test_fields_of_a_later_version_are_ignored_at_every_depth(
-    document: documents.Document, read: Callable[[documents.Document], object]
+    document: fields.Document, read: Callable[[fields.Document], object]
 ) -> None:
     def extended(value: Any) -> Any:
         if isinstance(value, dict):
@@ -132,14 +129,14 @@ def test_fields_of_a_later_version_are_ignored_at_every_depth(
 def test_fields_that_are_missing_have_the_domains_defaults() -> None:
     needed = {"_id", "tenant", "user", "createdAt", "updatedAt"}
     chat = make_chat()
-    document = {k: v for k, v in documents.chat_to(chat).items() if k in needed}
+    document = {k: v for k, v in chats.chat_to(chat).items() if k in needed}
     bare = Chat(chat.id, chat.tenant, chat.user, "", "", "", chat.created_at, chat.updated_at)
-    assert documents.chat_from(document) == bare
-    assert documents.listing_from(document) == ChatListing(
+    assert chats.chat_from(document) == bare
+    assert chats.listing_from(document) == ChatListing(
         chat.id, "", chat.created_at, chat.updated_at, 0
     )
 
 
 def test_times_are_kept_as_utc_in_whole_milliseconds() -> None:
     at = datetime.fromisoformat("2026-03-01T12:00:00.123999+02:00")
-    assert documents.stored_time(at) == datetime(2026, 3, 1, 10, 0, 0, 123000, tzinfo=UTC)
+    assert fields.stored_time(at) == datetime(2026, 3, 1, 10, 0, 0, 123000, tzinfo=UTC)

@@ -46,8 +46,8 @@ from parley_session.runs.taking import Taker
 from parley_session.runs.waiting import Pace
 from parley_session.servicer import FULL_NAME, SessionServicer
 from parley_session.store.base import Store, StoreUnavailable
-from parley_session.store.mongo import MongoStore
-from parley_session.store.mongo_client import MongoOptions
+from parley_session.store.mongo.client import MongoOptions
+from parley_session.store.mongo.store import MongoStore
 from parley_session.usage import Usage
 
 _log = logging.getLogger(__name__)

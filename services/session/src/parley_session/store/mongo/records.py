@@ -1,4 +1,4 @@
-"""Idempotency keys and usage of the `Store` on MongoDB.
+"""Idempotency keys, usage and invalidations of the `Store` on MongoDB.
 
 Usage is a ledger, not a counter: one small document a run, inserted under the run's
 own id. So finishing a run again adds nothing, by an index alone; runs that end at the
@@ -7,35 +7,27 @@ same moment do not wait for each other; and what is deleted later has been count
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 
-from pymongo import ASCENDING, IndexModel
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo import ASCENDING
 
-from parley_session.domain.model import IdempotencyRecord, Principal, UsageDay, UsageRecord
-from parley_session.store import record_documents as documents
+from parley_session.domain.model import (
+    IdempotencyRecord,
+    Invalidation,
+    Principal,
+    UsageDay,
+    UsageRecord,
+)
 from parley_session.store.base import MAX_USAGE_DAYS
-from parley_session.store.documents import Document, stored_time
-from parley_session.store.mongo_seam import Seam, operation
-
-RECORD_INDEXES: Mapping[str, Sequence[IndexModel]] = {
-    "idempotency": (IndexModel("expiresAt", name="expiry"),),
-    "usage": (IndexModel([(name, ASCENDING) for name in ("tenant", "user", "day")], name="days"),),
-}
+from parley_session.store.documents import records as documents
+from parley_session.store.documents.fields import Document, stored_time
+from parley_session.store.mongo.queries import Collections, insert
+from parley_session.store.mongo.seam import operation
 
 
-class MongoRecords:
+class MongoRecords(Collections):
     """The part of the store that is about neither chats nor runs."""
-
-    seam: Seam
-
-    def __init__(self, database: AsyncDatabase[Document]) -> None:
-        self._database = database
-        self._keys: AsyncCollection[Document] = database["idempotency"]
-        self._usage: AsyncCollection[Document] = database["usage"]
 
     @operation
     async def insert_key(self, record: IdempotencyRecord) -> bool:
@@ -103,11 +95,24 @@ class MongoRecords:
         rows: Sequence[Document] = answer["cursor"]["firstBatch"]
         return [documents.usage_day_from(row["_id"], row) for row in rows]
 
+    @operation
+    async def insert_invalidation(self, invalidation: Invalidation) -> bool:
+        """See `Store.insert_invalidation`."""
+        return await insert(self._invalidations, documents.invalidation_to(invalidation))
 
-async def insert(collection: AsyncCollection[Document], document: Document) -> bool:
-    """Insert a document. False: its id is there already."""
-    try:
-        await collection.insert_one(document)
-    except DuplicateKeyError:
-        return False
-    return True
+    @operation
+    async def list_invalidations(self, limit: int) -> Sequence[Invalidation]:
+        """See `Store.list_invalidations`."""
+        found = self._invalidations.find(
+            {},
+            documents.INVALIDATION_FIELDS,
+            sort=[("createdAt", ASCENDING)],
+            limit=limit,
+            batch_size=limit + 1,
+        )
+        return [documents.invalidation_from(document) for document in await found.to_list(limit)]
+
+    @operation
+    async def confirm_invalidation(self, invalidation_id: str) -> None:
+        """See `Store.confirm_invalidation`."""
+        await self._invalidations.delete_one({"_id": invalidation_id})

@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.monitoring import CommandListener
 
-from parley_session.store.documents import Document
+from parley_session.store.documents.fields import Document
 
 
 @dataclass(frozen=True, slots=True)

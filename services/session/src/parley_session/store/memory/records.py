@@ -1,4 +1,4 @@
-"""Idempotency keys and usage of a `MemoryStore`."""
+"""Idempotency keys, usage and invalidations of a `MemoryStore`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, datetime
 
-from parley_session.domain.model import IdempotencyRecord, Principal, UsageDay, UsageRecord
-from parley_session.store import record_documents as documents
+from parley_session.domain.model import (
+    IdempotencyRecord,
+    Invalidation,
+    Principal,
+    UsageDay,
+    UsageRecord,
+)
 from parley_session.store.base import MAX_USAGE_DAYS
-from parley_session.store.documents import Document, stored_time
+from parley_session.store.documents import records as documents
+from parley_session.store.documents.fields import Document, stored_time
+from parley_session.store.memory.part import Part
 
 
-class MemoryRecords:
+class MemoryRecords(Part):
     """The part of the store that is about neither chats nor runs."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._keys: dict[str, IdempotencyRecord] = {}
         self._usage: dict[str, Document] = {}
-
-    def _reach(self) -> None:
-        raise NotImplementedError
+        self._invalidations: dict[str, Invalidation] = {}
 
     async def insert_key(self, record: IdempotencyRecord) -> bool:
         """See `Store.insert_key`."""
@@ -75,3 +81,22 @@ class MemoryRecords:
                 for name in documents.USAGE_SUMS:
                     days[record["day"]][name] += record[name]
         return [documents.usage_day_from(day, days[day]) for day in sorted(days)]
+
+    async def insert_invalidation(self, invalidation: Invalidation) -> bool:
+        """See `Store.insert_invalidation`."""
+        self._reach()
+        if invalidation.id in self._invalidations:
+            return False
+        document = documents.invalidation_to(invalidation)
+        self._invalidations[invalidation.id] = documents.invalidation_from(document)
+        return True
+
+    async def list_invalidations(self, limit: int) -> Sequence[Invalidation]:
+        """See `Store.list_invalidations`."""
+        self._reach()
+        return sorted(self._invalidations.values(), key=lambda i: (i.created_at, i.id))[:limit]
+
+    async def confirm_invalidation(self, invalidation_id: str) -> None:
+        """See `Store.confirm_invalidation`."""
+        self._reach()
+        self._invalidations.pop(invalidation_id, None)

@@ -1,4 +1,4 @@
-"""Idempotency records and usage as stored documents, and back.
+"""Idempotency records, usage and invalidations as documents, and back.
 
 `usage.day` is the text YYYY-MM-DD, which sorts as the days do.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from datetime import date
 
-from parley_session.domain.model import IdempotencyRecord, UsageDay, UsageRecord
-from parley_session.store.documents import Document, Fields, projection, stored_time
+from parley_session.domain.model import IdempotencyRecord, Invalidation, UsageDay, UsageRecord
+from parley_session.store.documents.fields import Document, Fields, projection, stored_time
 
 KEY_FIELDS = projection("bodyHash", "chat", "run", "background", "expiresAt")
+INVALIDATION_FIELDS = projection("tenant", "chat", "message", "createdAt")
 USAGE_SUMS = ("chats", "runs", "promptTokens", "completionTokens", "cachedAnswers")
 
 
@@ -70,3 +71,25 @@ def checked_days(first: date, last: date, most: int) -> tuple[str, str]:
     if not 0 <= (last - first).days < most:
         raise ValueError(f"usage is summed over 1 to {most} days")
     return first.isoformat(), last.isoformat()
+
+
+def invalidation_to(invalidation: Invalidation) -> Document:
+    """An invalidation as a document, ready to be inserted."""
+    return {
+        "_id": invalidation.id,
+        "tenant": invalidation.tenant,
+        "chat": invalidation.chat,
+        "message": invalidation.message,
+        "createdAt": stored_time(invalidation.created_at),
+    }
+
+
+def invalidation_from(document: Fields) -> Invalidation:
+    """An invalidation from a document."""
+    return Invalidation(
+        id=document["_id"],
+        tenant=document["tenant"],
+        chat=document["chat"],
+        message=document.get("message"),
+        created_at=document["createdAt"],
+    )
