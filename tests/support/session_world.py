@@ -36,10 +36,10 @@ from parley_session.domain.options import AskedOptions, resolve
 from parley_session.fleet.base import Draw, Model, TokenCounts
 from parley_session.queue.base import QueueLimits
 from parley_session.queue.memory import MemoryRunQueue
+from parley_session.runs.asking import Completion, NewChat
 from parley_session.runs.keys import RequestKey
 from parley_session.runs.live import Ended, Piece, Queued
 from parley_session.runs.memory_log import MemoryRunLog
-from parley_session.runs.starting import Completion, NewChat
 from parley_session.store.memory.store import MemoryStore
 from support.poll import until
 

@@ -10,8 +10,8 @@ import pytest
 from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
 from parley_session.domain.model import Principal, RunState
+from parley_session.runs.asking import Completion, NewChat
 from parley_session.runs.keys import KEY_LIFE, REAP_AFTER, RequestKey, key_id
-from parley_session.runs.starting import Completion, NewChat
 from support.poll import until
 from support.session_world import (
     ALICE,

@@ -9,7 +9,7 @@ from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
 from parley_session import chats
 from parley_session.domain.model import Role
-from parley_session.runs.starting import NewChat
+from parley_session.runs.asking import NewChat
 from support.poll import until
 from support.session_data import make_message
 from support.session_world import ALICE, Replica, World, asking, world

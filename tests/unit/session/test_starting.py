@@ -6,7 +6,7 @@ import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import CacheStatus, FinishReason, Role, RunState
-from parley_session.runs.starting import NewChat
+from parley_session.runs.asking import NewChat
 from parley_session.store.base import StoreUnavailable
 from support.poll import until
 from support.session_world import ALICE, BOB, World, asking

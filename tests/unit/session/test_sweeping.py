@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from parley_session.domain.model import Invalidation, Rating
-from parley_session.runs.starting import NewChat
+from parley_session.runs.asking import NewChat
 from parley_session.runs.sweeping import CLEANED_AT_AGES
 from support.poll import until
 from support.session_world import ALICE, LEASE, SETTINGS, Killed, World, asking

@@ -28,6 +28,7 @@ from parley_session.queue.base import QueueLimits, RunQueue
 from parley_session.queue.dispatching import Dispatcher
 from parley_session.queue.gate import Gate
 from parley_session.queue.redis import RedisRunQueue
+from parley_session.runs.acceptance import Acceptance
 from parley_session.runs.advancing import Advancer
 from parley_session.runs.cancelling import Canceller
 from parley_session.runs.deleting import Deleter
@@ -127,21 +128,22 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
         gate=gate,
         clock=clock,
     )
+    acceptance = Acceptance(
+        store=store,
+        fleet=fleet,
+        context=context,
+        live_runs=live_runs,
+        finisher=finisher,
+        advancer=advancer,
+        gate=gate,
+        keys=keys,
+        clock=clock,
+    )
     servicer = SessionServicer(
         chats=Chats(store, fleet, cache, keys, clock),
         deleter=deleter,
         fleet=fleet,
-        starter=Starter(
-            store=store,
-            fleet=fleet,
-            context=context,
-            live_runs=live_runs,
-            finisher=finisher,
-            advancer=advancer,
-            gate=gate,
-            keys=keys,
-            clock=clock,
-        ),
+        starter=Starter(store, acceptance, keys, clock),
         follower=follower,
         canceller=Canceller(store, live_runs, follower),
         usage=Usage(store),

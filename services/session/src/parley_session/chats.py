@@ -20,8 +20,8 @@ from parley_session.domain.model import (
     message_id,
 )
 from parley_session.fleet.base import Fleet
+from parley_session.runs.asking import NewChat, find_chat, new_chat
 from parley_session.runs.keys import Keys, KeyTaken, RequestKey
-from parley_session.runs.starting import NewChat, is_gone, new_chat
 from parley_session.store.base import MAX_PENDING, ListCursor, Store
 from parley_session.usage import usage_of_empty_chat
 
@@ -101,10 +101,7 @@ class Chats:
 
     async def find(self, principal: Principal, chat_id: str) -> Chat:
         """Read a chat."""
-        chat = await self._store.get_chat(principal, chat_id)
-        if chat is None or is_gone(chat, self._clock):
-            raise errors.not_found("chat")
-        return chat
+        return await find_chat(self._store, self._clock, principal, chat_id)
 
     async def list(self, principal: Principal, limit: int, after: ListCursor | None) -> ListPage:
         """Read a page of the user's chats."""

@@ -13,8 +13,8 @@ from parley_kit.errors import FieldError
 from parley_kit.ids import is_uuid
 from parley_session.domain import bounds, errors, options
 from parley_session.domain.model import CacheMode, HistoryStrategy, Rating, WhenBusy
+from parley_session.runs.asking import Completion, NewChat
 from parley_session.runs.keys import RequestKey
-from parley_session.runs.starting import Completion, NewChat
 from parley_session.store.base import ListCursor
 
 _HISTORY = {

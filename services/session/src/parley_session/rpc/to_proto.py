@@ -25,8 +25,8 @@ from parley_session.domain.model import (
     message_id,
 )
 from parley_session.fleet.base import Model
+from parley_session.runs.asking import Accepted
 from parley_session.runs.live import Ended, Piece, Queued
-from parley_session.runs.starting import Accepted
 
 _ROLES = {
     Role.SYSTEM: pb.ROLE_SYSTEM,

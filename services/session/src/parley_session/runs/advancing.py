@@ -12,10 +12,10 @@ from functools import partial
 from parley_session import metrics
 from parley_session.domain.model import Chat, Run, Turn
 from parley_session.queue.gate import Gate
-from parley_session.runs.accepting import run_of, store_turn
 from parley_session.runs.finishing import Finisher
 from parley_session.runs.live import LiveRun
 from parley_session.runs.registry import LiveRuns
+from parley_session.runs.turns import run_of, store_turn
 from parley_session.store.base import Store
 
 

@@ -16,11 +16,11 @@ from parley_session.clock import Clock
 from parley_session.domain import errors
 from parley_session.domain.model import Chat, Principal, Run
 from parley_session.queue.gate import Gate
+from parley_session.runs.asking import is_gone
 from parley_session.runs.finishing import Finisher
 from parley_session.runs.live import Ended, Gone, LiveRun, Piece, Queued, check_end, tail_of
 from parley_session.runs.log import LogEntry, LogMissing, LogUnavailable, RunLog
 from parley_session.runs.registry import LiveRuns
-from parley_session.runs.starting import is_gone
 from parley_session.runs.taking import Taker
 from parley_session.store.base import Store
 

@@ -1,124 +1,30 @@
-"""Accepting a turn, and starting its run.
-
-Acceptance is one write: a new chat is inserted with its turn in `pending`, an
-existing one takes it by compare-and-set. Before that nothing is stored; after it the
-answer will be made, by this replica or another one. The order (docs/architecture.md):
-read the chat, then the run, then compare-and-set on the `nextSeq` that was read. A
-turn or run of one's own id that is there already is attached to, before being busy is
-judged.
-"""
+"""Starting an answer: with which ids a request goes on, and the acceptance of its turn."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
 
 from opentelemetry import trace
 
 from parley_kit.errors import ServiceError
 from parley_session import metrics
 from parley_session.clock import Clock
-from parley_session.context.builder import ContextBuilder
-from parley_session.context.prompt import Prompt
 from parley_session.domain import errors
-from parley_session.domain.model import (
-    Chat,
-    HistoryStrategy,
-    IdempotencyRecord,
-    Options,
-    Principal,
-    Run,
-    RunRequest,
-    Turn,
-    WhenBusy,
-)
-from parley_session.domain.titles import title_from
-from parley_session.fleet.base import Fleet
-from parley_session.queue.gate import Gate
-from parley_session.runs import observing
-from parley_session.runs.accepting import question_of, store_turn
-from parley_session.runs.advancing import Advancer
-from parley_session.runs.finishing import Finisher
+from parley_session.domain.model import IdempotencyRecord, Principal
+from parley_session.runs.acceptance import Acceptance
+from parley_session.runs.asking import Accepted, Completion, find_chat
 from parley_session.runs.keys import Keys, KeyTaken, RequestKey
-from parley_session.runs.live import LiveRun
-from parley_session.runs.registry import LiveRuns
-from parley_session.runs.requests import sampling_of
-from parley_session.store.base import MAX_PENDING, Store
+from parley_session.store.base import Store
 
 _tracer = trace.get_tracer(__name__)
-
-# Turns that may be pending in a chat whose callers do not wait.
-ONE_AT_A_TIME = 1
-# Seconds for an engine to say whether it can serve a request's options.
-CHECK_SECONDS = 2.0
-# Times that acceptance reads again because somebody else was faster.
-MAX_RACES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class NewChat:
-    """How to make a chat."""
-
-    title: str
-    system: str
-    # Empty: the default model.
-    model: str
-    # 0: kept until deleted.
-    ttl_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A message to be answered. `new_chat`: in a chat that this call makes."""
-
-    chat_id: str
-    run_id: str
-    message: str
-    options: Options
-    new_chat: NewChat | None = None
-    # Where it stands for an earlier request, that one's ids come before these.
-    key: RequestKey | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A turn that is stored, with its run; `live` if it is made here."""
-
-    run: Run
-    live: LiveRun | None
-    # It had been accepted before this call.
-    repeated: bool
-    # By another request with the same key.
-    replayed: bool = False
-    # With a key: the first request did not wait for its answer.
-    background: bool = False
 
 
 class Starter:
     """Accepts turns."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        fleet: Fleet,
-        context: ContextBuilder,
-        live_runs: LiveRuns,
-        finisher: Finisher,
-        advancer: Advancer,
-        gate: Gate,
-        keys: Keys,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, store: Store, acceptance: Acceptance, keys: Keys, clock: Clock) -> None:
         self._store = store
-        self._fleet = fleet
-        self._context = context
-        self._live_runs = live_runs
-        self._finisher = finisher
-        self._advancer = advancer
-        self._gate = gate
+        self._acceptance = acceptance
         self._keys = keys
         self._clock = clock
 
@@ -140,12 +46,12 @@ class Starter:
 
     async def _start(self, principal: Principal, asked: Completion) -> Accepted:
         if asked.key is None:
-            return await self._accept(principal, asked)
+            return await self._acceptance.accept(principal, asked)
         proposed = await self._propose(principal, asked, asked.key)
         kept = await self._keys.find(proposed)
         if kept is None:
             try:
-                accepted = await self._accept(principal, asked, proposed)
+                accepted = await self._acceptance.accept(principal, asked, proposed)
                 # Under ids that were this request's own a moment ago: another one goes on
                 # with them.
                 return replace(accepted, replayed=accepted.repeated)
@@ -158,7 +64,7 @@ class Starter:
                 if kept is None or kept.run == asked.run_id:
                     raise
         again = replace(asked, chat_id=kept.chat, run_id=kept.run)
-        accepted = await self._accept(principal, again, known=True)
+        accepted = await self._acceptance.accept(principal, again, known=True)
         # With one's own ids there only was an earlier try, whose answer was lost.
         replayed = accepted.repeated and kept.run != asked.run_id
         return replace(accepted, replayed=replayed, background=kept.background)
@@ -169,248 +75,7 @@ class Starter:
         """Make the key's record. The key of a call that acts as the owner is the owner's."""
         user = principal.user
         if asked.new_chat is None:
-            user = (await self._read_chat(principal, asked)).user
+            user = (await find_chat(self._store, self._clock, principal, asked.chat_id)).user
         if user is None:
             raise errors.unauthenticated("this call must name a user")
         return self._keys.propose(principal.tenant, user, key, chat=asked.chat_id, run=asked.run_id)
-
-    async def _accept(
-        self,
-        principal: Principal,
-        asked: Completion,
-        key: IdempotencyRecord | None = None,
-        *,
-        known: bool = False,
-    ) -> Accepted:
-        """Find the turn, or have it taken; `key` is claimed before that.
-
-        `known`: somebody else may have had these very ids accepted. Raises KeyTaken.
-        """
-        if asked.new_chat is not None and principal.user is not None:
-            accepted = None
-            if not known or not await self._is_there(principal, asked):
-                try:
-                    accepted = await self._start_chat(
-                        principal, principal.user, asked, asked.new_chat, key
-                    )
-                except ServiceError:
-                    # What was accepted before, by a try whose answer was lost, stands.
-                    if not await self._is_there(principal, asked):
-                        raise
-            if accepted is not None:
-                return accepted
-        for _ in range(MAX_RACES):
-            chat = await self._read_chat(principal, asked)
-            accepted = await self._attach(chat, asked)
-            if accepted is None and not await self._settle_stale(chat, asked):
-                accepted = await self._take_turn(principal, chat, asked, key)
-            if accepted is not None:
-                return accepted
-        raise errors.overloaded("too many messages are sent to this chat at once")
-
-    # acceptance -------------------------------------------------------------
-
-    async def _start_chat(
-        self,
-        principal: Principal,
-        user: str,
-        asked: Completion,
-        new: NewChat,
-        key: IdempotencyRecord | None,
-    ) -> Accepted | None:
-        """Insert the chat with its first turn. None: a chat with this id is there."""
-        model = await self._fleet.find(new.model)
-        async with self._room(model.id, principal.tenant, user) as room:
-            empty = new_chat(
-                asked.chat_id, principal.tenant, user, new, model.id, self._clock.now()
-            )
-            turn = self._turn(asked, model.id, seq=0, new_chat=True)
-            chat = replace(
-                empty,
-                title=empty.title or title_from(asked.message),
-                next_seq=2,
-                pending=(turn,),
-            )
-            prompt = await self._prompt(chat, turn)
-            await self._claim(key)
-            if not await self._store.insert_chat(chat):
-                return None
-            return await self._begin(chat, turn, prompt, room=room)
-
-    async def _take_turn(
-        self, principal: Principal, chat: Chat, asked: Completion, key: IdempotencyRecord | None
-    ) -> Accepted | None:
-        """Have a chat take the turn. None: it has changed since it was read."""
-        if chat.pending:
-            return await self._take_waiting_turn(principal, chat, asked, key)
-        async with self._room(chat.model, chat.tenant, chat.user) as room:
-            turn = self._turn(asked, chat.model, seq=chat.next_seq)
-            prompt = await self._prompt(chat, turn)
-            await self._claim(key)
-            if not await self._store.accept_turn(principal, chat, turn, ONE_AT_A_TIME):
-                return None
-            return await self._begin(chat, turn, prompt, room=room)
-
-    async def _take_waiting_turn(
-        self, principal: Principal, chat: Chat, asked: Completion, key: IdempotencyRecord | None
-    ) -> Accepted | None:
-        """Have a busy chat take the turn, behind those that are there.
-
-        Its prompt needs answers that are not made yet, so only what is known to be too
-        long is refused: the question itself.
-        """
-        turn = self._turn(asked, chat.model, seq=chat.next_seq)
-        model = await self._fleet.find(chat.model)
-        alone = replace(asked.options, history=HistoryStrategy.TRUNCATE, history_turns=0)
-        await self._context.build(model, chat.system, question_of(chat, turn), alone)
-        await self._claim(key)
-        if not await self._store.accept_turn(principal, chat, turn, MAX_PENDING):
-            return None
-        run = await store_turn(self._store, chat, turn)
-        if run is None:
-            raise errors.not_found("chat")
-        # The one before may have been settled since the chat was read, by somebody who
-        # found nothing behind it.
-        now = await self._store.get_chat(principal, chat.id)
-        head = now is not None and bool(now.pending) and now.pending[0].run == turn.run
-        live = await self._advancer.advance(now) if now is not None and head else None
-        return Accepted(run, live, repeated=False)
-
-    async def _prompt(self, chat: Chat, turn: Turn) -> Prompt:
-        """Build the prompt before acceptance: what does not fit is refused, nothing stored.
-
-        It is still right after acceptance: that holds only if the chat has not changed.
-        """
-        options = turn.request.options
-        model = await self._fleet.find(turn.request.model)
-        if options.json_schema:
-            await self._check_schema(model.id, options)
-        with _tracer.start_as_current_span("context"):
-            return await self._context.build(
-                model, chat.system, question_of(chat, turn), options, chat.summary
-            )
-
-    async def _check_schema(self, model: str, options: Options) -> None:
-        """Have an engine refuse a schema that it follows nowhere. Raises `invalid_request`."""
-        try:
-            await self._fleet.check_sampling(model, sampling_of(options), CHECK_SECONDS)
-        except ServiceError as error:
-            if error.code != "invalid_request":
-                raise
-            reason = "; ".join(item.message for item in error.fields) or error.detail
-            raise errors.invalid_field("options.responseFormat", reason) from error
-
-    async def _claim(self, key: IdempotencyRecord | None) -> None:
-        """Have the key stand for this request's ids. Raises KeyTaken: go on with others."""
-        if key is not None:
-            await self._keys.claim(key)
-
-    def _turn(self, asked: Completion, model: str, seq: int, *, new_chat: bool = False) -> Turn:
-        return Turn(
-            run=asked.run_id,
-            seq=seq,
-            message=asked.message,
-            request=RunRequest(
-                model, asked.options, observing.current_traceparent(), new_chat=new_chat
-            ),
-            accepted_at=self._clock.now(),
-        )
-
-    @asynccontextmanager
-    async def _room(self, model: str, tenant: str, user: str) -> AsyncIterator[bool]:
-        """Keep room for a run while the body decides on it; False: it may wait.
-
-        Raises `queue_full`, `overloaded`.
-        """
-        if self._gate.is_open(model):
-            with self._live_runs.reserve():
-                yield True
-        else:
-            await self._gate.check(tenant, user)
-            yield False
-
-    async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, *, room: bool) -> Accepted:
-        run = await store_turn(self._store, chat, turn)
-        if run is None:
-            raise errors.not_found("chat")
-        if not room:
-            await self._gate.put(run)
-            return Accepted(run, None, repeated=False)
-        return Accepted(run, self._live_runs.launch(run, prompt), repeated=False)
-
-    # what is there already ----------------------------------------------------
-
-    async def _is_there(self, principal: Principal, asked: Completion) -> bool:
-        return await self._store.get_chat(principal, asked.chat_id) is not None
-
-    async def _read_chat(self, principal: Principal, asked: Completion) -> Chat:
-        chat = await self._store.get_chat(principal, asked.chat_id)
-        if chat is None or is_gone(chat, self._clock):
-            raise errors.not_found("chat")
-        return chat
-
-    async def _attach(self, chat: Chat, asked: Completion) -> Accepted | None:
-        """Find one's own turn, or its run: a repeated request is the same run."""
-        owner = Principal(chat.tenant, chat.user)
-        turn = next((turn for turn in chat.pending if turn.run == asked.run_id), None)
-        if turn is not None:
-            run = await store_turn(self._store, chat, turn)
-        else:
-            run = await self._store.get_run(owner, asked.run_id)
-        if run is None or run.chat != chat.id:
-            return None
-        live = self._live_runs.find(run.id)
-        is_head = bool(chat.pending) and chat.pending[0].run == run.id
-        if live is None and is_head and run.attempt == 0 and not run.state.final:
-            # Accepted, and never held: whoever accepted it has not come that far.
-            if self._gate.is_open(run.request.model):
-                live = self._live_runs.launch(run)
-            else:
-                await self._gate.put(run)
-        return Accepted(run, live, repeated=True)
-
-    async def _settle_stale(self, chat: Chat, asked: Completion) -> bool:
-        """Do what remains of the turn at the chat's head, if that is nobody's work in progress.
-
-        True: the chat is to be read again. Raises `run_in_progress`; for one who would
-        wait `queue_full`.
-        """
-        if not chat.pending:
-            return False
-        turn = chat.pending[0]
-        run = await self._store.get_run(Principal(chat.tenant, chat.user), turn.run)
-        if run is None:
-            # Accepted, but not stored further: its acceptor is slow, or gone.
-            run = await store_turn(self._store, chat, turn)
-        if run is not None and run.state.final:
-            await self._finisher.finish(run)
-            return True
-        if asked.options.when_busy is not WhenBusy.QUEUE:
-            raise errors.run_in_progress(turn.run)
-        if len(chat.pending) >= MAX_PENDING:
-            raise errors.queue_full(len(chat.pending))
-        return False
-
-
-def new_chat(  # noqa: PLR0917 - the names are plain
-    chat_id: str, tenant: str, user: str, new: NewChat, model: str, now: datetime
-) -> Chat:
-    """Make an empty chat."""
-    return Chat(
-        id=chat_id,
-        tenant=tenant,
-        user=user,
-        title=new.title,
-        system=new.system,
-        model=model,
-        created_at=now,
-        updated_at=now,
-        expires_at=now + timedelta(seconds=new.ttl_seconds) if new.ttl_seconds else None,
-    )
-
-
-def is_gone(chat: Chat, clock: Clock) -> bool:
-    """Whether a chat is deleted, or past its expiry, which is the same to callers."""
-    return chat.deleted_at is not None or (
-        chat.expires_at is not None and chat.expires_at <= clock.now()
-    )

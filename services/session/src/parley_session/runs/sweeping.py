@@ -19,12 +19,12 @@ from parley_session.answers.base import AnswerCache
 from parley_session.clock import Clock
 from parley_session.domain.model import Chat, Principal, Run
 from parley_session.queue.gate import Gate
-from parley_session.runs.accepting import store_turn
 from parley_session.runs.deleting import Deleter
 from parley_session.runs.finishing import Finisher
 from parley_session.runs.keys import reap_idempotency
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.taking import Sightings, Taker, is_handed_over
+from parley_session.runs.turns import store_turn
 from parley_session.store.base import Store, StoreUnavailable
 
 _log = logging.getLogger(__name__)
