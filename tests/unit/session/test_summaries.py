@@ -159,7 +159,7 @@ async def test_the_summary_is_part_of_the_contexts_fingerprint(world: World) -> 
     _, ended = await _talk(world, replica, 14)
     run = await world.run(ended[-1].run.id)
     assert run.prompt is not None
-    context = replica.session.servicer._starter._context
+    context = replica.session.servicer._starter._acceptance._context
     prompt = await context.rebuild(run, run.prompt)
     assert prompt is not None
     assert prompt.summary
