@@ -15,6 +15,7 @@ from parley.inference.v1 import inference_pb2, inference_pb2_grpc
 from parley_kit.errors import AddressInUse, FieldError, ServiceError, StartupError
 from parley_kit.rpc.client import Stream, call_unary, method_name, open_channel, open_stream
 from parley_kit.rpc.deadline import remaining
+from parley_kit.rpc.health import LIVENESS
 from parley_kit.rpc.server import RpcServer, RpcService
 from support.echo import COUNT, SERVICE, echo_server, say_back, text
 from support.poll import until
@@ -234,6 +235,16 @@ async def test_health_is_told_and_watched(name: str) -> None:
         assert (await watch.read()).status == status.NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
         await stopping
+
+
+async def test_liveness_does_not_wait_for_readiness() -> None:
+    status = health_pb2.HealthCheckResponse
+    async with echo_server(serving=False) as echo:
+        health = health_pb2_grpc.HealthStub(echo.channel)
+        request = health_pb2.HealthCheckRequest(service=LIVENESS)
+        assert (await health.Check(request, timeout=5)).status == status.SERVING
+        echo.server.set_serving(True)
+        assert (await health.Check(request, timeout=5)).status == status.SERVING
 
 
 async def test_health_of_a_service_that_is_not_here() -> None:

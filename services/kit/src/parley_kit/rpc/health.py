@@ -13,10 +13,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SERVICE = "grpc.health.v1.Health"
+# SERVING whenever the process is at work, ready or not: what a liveness probe asks for.
+LIVENESS = "liveness"
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Answers for "" and for each named service, all with one status."""
+    """Answers for "" and each named service with one status, and for `liveness`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(("", *names))
@@ -44,9 +46,11 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         changed.set()
 
     def _status(self, name: str, unknown: int) -> int:
+        status = health_pb2.HealthCheckResponse
+        if name == LIVENESS:
+            return int(status.SERVING)
         if name not in self._names:
             return unknown
-        status = health_pb2.HealthCheckResponse
         return int(status.SERVING if self._serving else status.NOT_SERVING)
 
     async def Check(self, request: Any, context: Any) -> Any:
@@ -61,11 +65,12 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         sent = -1
         while True:
-            changed = self._changed
+            # Read together: a write takes time, in which both may change.
+            changed, closed = self._changed, self._closed
             status = self._status(request.service, unknown)
             if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status
-            if self._closed:
+            if closed:
                 return
             await changed.wait()
