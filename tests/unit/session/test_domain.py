@@ -1,7 +1,5 @@
 """Options, bounds, titles, engines' choice, and what is not served."""
 
-from collections import Counter
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,7 +10,6 @@ from parley_kit.ids import uuid7
 from parley_session.domain.model import CacheMode, HistoryStrategy, WhenBusy
 from parley_session.domain.options import AskedOptions, resolve
 from parley_session.domain.titles import MAX_DERIVED_TITLE, title_from
-from parley_session.fleet.choosing import Candidate, choose
 from parley_session.principal import principal_of
 from parley_session.rpc import from_proto
 from parley_session.servicer import SessionServicer
@@ -216,45 +213,3 @@ def test_any_other_text_as_cursor_is_refused(text: str) -> None:
 def test_what_is_no_message_of_the_chat_has_no_number(text: str) -> None:
     assert from_proto.message_seq("c", text) is None
     assert from_proto.message_seq("c", "c-12") == 12
-
-
-# choosing an engine ---------------------------------------------------------------
-
-addresses = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
-
-
-@given(addresses=addresses, data=st.data())
-def test_some_engine_is_chosen_and_none_gets_more_than_its_share(addresses, data) -> None:
-    load, capacity = st.integers(0, 50), st.integers(0, 8)
-    candidates = [Candidate(a, data.draw(load), data.draw(capacity)) for a in addresses]
-    choice = choose("chat", candidates)
-    assert choice is not None
-    chosen = next(c for c in candidates if c.address == choice.address)
-    total = sum(c.load for c in candidates) + 1
-    share = max(1, chosen.capacity) / sum(max(1, c.capacity) for c in candidates)
-    assert chosen.load <= 1.25 * total * share + 1
-
-
-def test_a_chat_keeps_its_engine_while_others_come_and_go() -> None:
-    engines = [Candidate(f"e{n}", 0, 8) for n in range(5)]
-    keys = [f"chat{n}" for n in range(400)]
-    before = {key: choose(key, engines) for key in keys}
-    fewer = {key: choose(key, engines[:4]) for key in keys}
-    moved = [key for key in keys if before[key] != fewer[key]]
-    assert all(before[key].address == "e4" for key in moved)
-    spread = Counter(choice.address for choice in before.values())
-    assert min(spread.values()) > 40
-
-
-def test_a_busy_engine_overflows_to_another() -> None:
-    idle = [Candidate("a", 0, 8), Candidate("b", 0, 8)]
-    first = choose("chat", idle)
-    assert first.preferred
-    busy = [Candidate(c.address, 40 if c.address == first.address else 1, 8) for c in idle]
-    second = choose("chat", busy)
-    assert second.address != first.address
-    assert not second.preferred
-
-
-def test_without_engines_there_is_no_choice() -> None:
-    assert choose("chat", []) is None

@@ -23,7 +23,8 @@ from parley_session.config import SessionSettings
 from parley_session.context.builder import ContextBuilder
 from parley_session.context.summarizing import Summarizer
 from parley_session.fleet.base import Fleet
-from parley_session.fleet.grpc_fleet import GrpcFleet
+from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
+from parley_session.fleet.outliers import OutlierLimits
 from parley_session.queue.base import QueueLimits, RunQueue
 from parley_session.queue.dispatching import Dispatcher
 from parley_session.queue.gate import Gate
@@ -167,6 +168,20 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
     return Session(servicer, live_runs, sweeper, Dispatcher(queue, gate, store, live_runs))
 
 
+def _fleet_options(settings: SessionSettings) -> FleetOptions:
+    return FleetOptions(
+        default_model=settings.default_model,
+        strategy=settings.engine_strategy,
+        slow_start_seconds=settings.engine_slow_start_seconds,
+        outliers=OutlierLimits(
+            failures=settings.engine_ejection_failures,
+            seconds=settings.engine_ejection_seconds,
+            longest_seconds=max(settings.engine_ejection_seconds, 60.0),
+            panic_share=settings.engine_panic_share,
+        ),
+    )
+
+
 @asynccontextmanager
 async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
     """Connect to what is outside, while the block runs. Waits for nothing."""
@@ -190,9 +205,7 @@ async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
         limits = QueueLimits(total=settings.max_queued_runs, user=settings.max_queued_runs_of_user)
         queue = RedisRunQueue(options, uuid7(), limits)
         stack.push_async_callback(queue.close)
-        fleet = GrpcFleet(
-            parse_targets(settings.inference_targets), default_model=settings.default_model
-        )
+        fleet = GrpcFleet(parse_targets(settings.inference_targets), _fleet_options(settings))
         await fleet.start()
         stack.push_async_callback(fleet.stop)
         cache: AnswerCache = NoCache()

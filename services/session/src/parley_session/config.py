@@ -10,6 +10,7 @@ from redis.asyncio.connection import parse_url
 
 from parley_kit.config import Port, ServiceSettings
 from parley_kit.replicas import parse_targets
+from parley_session.fleet.choosing import Strategy
 
 _DAY = 86_400.0
 
@@ -66,6 +67,36 @@ class SessionSettings(ServiceSettings):
         default="",
         max_length=200,
         description="Model of chats that name none; empty: the first that the fleet lists.",
+    )
+    engine_strategy: Strategy = Field(
+        default=Strategy.AFFINITY,
+        description="How an engine is chosen: `affinity` (where the chat's prefix cache is warm, "
+        "while its load allows), `least_loaded` or `round_robin`.",
+    )
+    engine_slow_start_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=600,
+        description="Time in which a new engine comes to its full share of requests; 0: at once.",
+    )
+    engine_ejection_failures: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Failures running after which an engine is left alone for a while.",
+    )
+    engine_ejection_seconds: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=300,
+        description="How long, the first time; doubled each time that its probe fails, up to a "
+        "minute (or this, where it is longer).",
+    )
+    engine_panic_share: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="With less than this share of a model's engines left, ejection is ignored.",
     )
     count_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest counting of tokens, one call."

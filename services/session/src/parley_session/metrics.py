@@ -84,8 +84,13 @@ LOG_SUSPENSIONS = Counter(
 )
 ENGINE_CHOICES = Counter(
     "parley_session_engine_choices_total",
-    "Engines chosen for a request: preferred (warm) or overflow (least loaded).",
+    "Engines chosen for a request, by why: warm (drew the chat's last answer), preferred (the"
+    " chat hashes to it), overflow (those were busy), least_loaded, in_turn.",
     ["choice"],
+)
+ENGINE_EJECTIONS = Counter(
+    "parley_session_engine_ejections_total",
+    "Times an engine was left alone for a while, because requests kept failing on it.",
 )
 ENGINE_RETRIES = Counter(
     "parley_session_engine_retries_total",

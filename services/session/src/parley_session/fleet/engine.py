@@ -30,7 +30,12 @@ class Engine:
     def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
         self.address = address
         self.stub = pb_grpc.InferenceServiceStub(channel)
+        # The last report; kept, as `stale`, when no more come: an engine is not given up
+        # for the loss of its reports.
         self.report: pb.LoadReport | None = None
+        self.stale = False
+        # When it began to take requests, or to take them again; in the loop's time.
+        self.since = 0.0
         # By name, adapters included.
         self.models: dict[str, Model] = {}
         self._watching = asyncio.create_task(self._watch(), name=f"load of {address}")
@@ -38,18 +43,36 @@ class Engine:
     @property
     def draining(self) -> bool:
         """Whether it takes no new request."""
-        return self.report is not None and self.report.draining
+        return self._fresh is not None and self._fresh.draining
 
     @property
     def full(self) -> bool:
         """Whether its queue is full, as far as reported."""
-        report = self.report
+        report = self._fresh
         return report is not None and report.waiting >= max(1, report.max_waiting)
+
+    @property
+    def incarnation(self) -> str:
+        """Changes when its process does; empty: not known yet."""
+        return self.report.replica_id if self.report else ""
+
+    @property
+    def kv_used_share(self) -> float:
+        """Share of its KV cache in use, as last reported."""
+        return 1.0 - self.report.kv_free_share if self.report else 0.0
+
+    @property
+    def _fresh(self) -> pb.LoadReport | None:
+        return None if self.stale else self.report
 
     def load(self, inflight: int) -> int:
         """Requests that it has; a report may lag behind what is `inflight` from here."""
-        reported = self.report.running + self.report.waiting if self.report else 0
-        return max(reported, inflight)
+        report = self._fresh
+        return max(report.running + report.waiting if report else 0, inflight)
+
+    def start_slowly(self) -> None:
+        """Take note that it begins to take requests, or to take them again."""
+        self.since = asyncio.get_running_loop().time()
 
     @property
     def capacity(self) -> int:
@@ -67,7 +90,7 @@ class Engine:
                 await self._follow_reports()
             except (ServiceError, TimeoutError) as error:
                 _log.debug("no load reports", extra={"address": self.address, "reason": str(error)})
-            self.report = None
+            self.stale = True
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def _follow_reports(self) -> None:
@@ -79,12 +102,18 @@ class Engine:
                     response = await anext(stream, None)
                 if response is None:
                     return
-                self.report = response.report
+                self._take(response.report)
                 if reports % REPORTS_PER_LISTING == 0:
                     await self._list_models()
                 reports += 1
         finally:
             stream.cancel()
+
+    def _take(self, report: pb.LoadReport) -> None:
+        if report.replica_id != self.incarnation:
+            self.start_slowly()
+        self.report = report
+        self.stale = False
 
     async def _list_models(self) -> None:
         listed = await call_unary(

@@ -3,13 +3,16 @@
 Before the first token, any failure of an engine is answered by trying another one.
 After it the answer is continued from its token ids, where the engine said that it can.
 When no engine is left, one is waited for; the caller's deadline bounds it all.
+Who is asked is decided by `choosing` and `outliers`, which do no I/O.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass, field
 
 from parley.inference.v1 import inference_pb2 as pb
 
@@ -19,24 +22,44 @@ from parley_kit.rpc.client import call_unary, open_stream
 from parley_session import metrics
 from parley_session.domain import errors
 from parley_session.fleet.base import Draw, Model, TokenCounts
-from parley_session.fleet.choosing import Candidate, choose
+from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp
 from parley_session.fleet.drawing import NOT_TAKEN, Drawing
 from parley_session.fleet.engine import Engine
+from parley_session.fleet.outliers import OutlierLimits, Outliers
+
+_log = logging.getLogger(__name__)
 
 # What an engine is given at a time, in terms of what it batches: the next ones are there when
 # one ends, without a way to the queue.
 FEED = 1.25
 # Seconds between two looks for an engine while there is none.
 LOOK_SECONDS = 0.25
-# Engines that one CountTokens call is tried on.
+# Engines that one CountTokens call is tried on, and seconds that each but the last has:
+# counting takes milliseconds, and one that is frozen says nothing.
 MAX_COUNT_TRIES = 3
+COUNT_TRY_SECONDS = 1.0
+# What is held against an engine, beside the loss of an answer.
+_FAILED = frozenset({"unavailable", "engine_unavailable", "cancelled", "engine_lost", "internal"})
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """How engines are chosen. `default_model`: empty means the first one listed."""
+
+    default_model: str = ""
+    strategy: Strategy = Strategy.AFFINITY
+    # Time in which a new engine, or one that was taken back, comes to its full share.
+    slow_start_seconds: float = 30.0
+    outliers: OutlierLimits = field(default_factory=OutlierLimits)
 
 
 class GrpcFleet:
-    """Implements `Fleet`. `default_model`: empty means the first one listed."""
+    """Implements `Fleet`."""
 
-    def __init__(self, resolver: Resolver, *, default_model: str = "") -> None:
-        self._default_model = default_model
+    def __init__(self, resolver: Resolver, options: FleetOptions | None = None) -> None:
+        self._options = options or FleetOptions()
+        self._chooser = Chooser(self._options.strategy)
+        self._outliers = Outliers(self._options.outliers)
         self._replicas: ReplicaSet[Engine] = ReplicaSet(
             resolver,
             name="inference",
@@ -67,7 +90,7 @@ class GrpcFleet:
 
     async def find(self, model: str) -> Model:
         """See `Fleet.find`."""
-        name = model or self._default_model or await self._first_model()
+        name = model or self._options.default_model or await self._first_model()
         for replica in self._replicas.ready():
             found = replica.attachment.models.get(name)
             if found is not None:
@@ -121,16 +144,21 @@ class GrpcFleet:
     async def _count(
         self, request: pb.CountTokensRequest, timeout: float
     ) -> pb.CountTokensResponse:
-        tried: list[Replica[Engine]] = []
-        while len(tried) < MAX_COUNT_TRIES:
-            able = [replica for replica in self._able(request.model) if replica not in tried]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        tried: set[str] = set()
+        while len(tried) < MAX_COUNT_TRIES and (left := deadline - loop.time()) > 0:
+            able = self._able(request.model, tried)
             if not able:
                 break
+            last = len(able) == 1 or len(tried) + 1 == MAX_COUNT_TRIES
             replica = min(able, key=lambda r: r.attachment.load(r.inflight))
-            tried.append(replica)
+            tried.add(replica.address)
             try:
                 return await call_unary(
-                    replica.attachment.stub.CountTokens, request, timeout=timeout
+                    replica.attachment.stub.CountTokens,
+                    request,
+                    timeout=left if last else min(left, COUNT_TRY_SECONDS),
                 )
             except ServiceError as error:
                 if error.code not in NOT_TAKEN and error.code != "timed_out":
@@ -150,14 +178,19 @@ class GrpcFleet:
             )
             replica.track(stream)
             draw.placed()
+            served = False
             try:
                 async for event in stream:
+                    if not served:
+                        served = True
+                        self._note_served(replica, draw.affinity)
                     if drawing.take(event):
                         yield event
                 if drawing.finished:
                     return
                 raise errors.engine_lost("an engine ended an answer without a finish")
             except ServiceError as error:
+                self._note_failed(replica, error)
                 # Raises what cannot be mended elsewhere.
                 drawing.failed(error, replica.address)
             finally:
@@ -170,15 +203,10 @@ class GrpcFleet:
             same = [r for r in able if drawing.takes(r.attachment)]
             if able and not same and drawing.forget_revision():
                 continue
-            choice = choose(
-                affinity,
-                [
-                    Candidate(r.address, r.attachment.load(r.inflight), r.attachment.capacity)
-                    for r in same
-                ],
-            )
+            choice = self._chooser.choose(affinity, self._candidates(same))
             if choice is not None:
-                metrics.ENGINE_CHOICES.labels("preferred" if choice.preferred else "overflow").inc()
+                metrics.ENGINE_CHOICES.labels(choice.why).inc()
+                self._outliers.trying(choice.address, self._now())
                 return next(r for r in same if r.address == choice.address)
             await self._wait_for_change()
             drawing.tried.clear()
@@ -191,12 +219,48 @@ class GrpcFleet:
             # Queues empty and models load without a replica coming or going.
             return
 
-    def _able(self, model: str, tried: Collection[str] = ()) -> list[Replica[Engine]]:
-        """List the engines that can take a request for a model."""
+    def _candidates(self, replicas: Sequence[Replica[Engine]]) -> list[Candidate]:
+        now, slow_start = self._now(), self._options.slow_start_seconds
         return [
-            replica
-            for replica in self._replicas.ready()
-            if (model in replica.attachment.models or not model)
-            and not replica.attachment.draining
-            and replica.address not in tried
+            Candidate(
+                replica.address,
+                replica.attachment.load(replica.inflight),
+                replica.attachment.capacity,
+                ramp(now - replica.attachment.since, slow_start),
+                replica.attachment.incarnation,
+            )
+            for replica in replicas
         ]
+
+    def _able(self, model: str, tried: Collection[str] = ()) -> list[Replica[Engine]]:
+        """List the engines that can take a request for a model and were not `tried`."""
+        serving = {
+            replica.address: replica
+            for replica in self._replicas.ready()
+            if (model in replica.attachment.models or not model) and not replica.attachment.draining
+        }
+        able = self._outliers.able(list(serving), self._now())
+        return [serving[address] for address in able if address not in tried]
+
+    # outliers -----------------------------------------------------------------
+
+    def _note_served(self, replica: Replica[Engine], affinity: str) -> None:
+        self._chooser.drawn(affinity, replica.address, replica.attachment.incarnation)
+        if self._outliers.succeeded(replica.address):
+            replica.attachment.start_slowly()
+            _log.info("an engine is taken back", extra={"address": replica.address})
+
+    def _note_failed(self, replica: Replica[Engine], error: ServiceError) -> None:
+        if error.code not in _FAILED:
+            return
+        self._outliers.keep(frozenset(r.address for r in self._replicas.all()))
+        if self._outliers.failed(replica.address, self._now()):
+            metrics.ENGINE_EJECTIONS.inc()
+            _log.warning(
+                "an engine is left alone for a while",
+                extra={"address": replica.address, "code": error.code},
+            )
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

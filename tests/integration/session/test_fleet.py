@@ -1,0 +1,194 @@
+"""The fleet over real engines that fail, freeze, fall silent, and come back."""
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from parley.inference.v1 import inference_pb2 as pb
+
+from parley_kit.errors import ServiceError
+from parley_kit.replicas import StaticResolver
+from parley_session.fleet.base import Draw
+from parley_session.fleet.choosing import Strategy
+from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
+from parley_session.fleet.outliers import OutlierLimits
+from support.inference import generate_request, sim_replica
+from support.poll import until
+from support.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.integration
+
+
+@contextlib.asynccontextmanager
+async def fleet_of(*addresses: str, **options: Any) -> AsyncIterator[GrpcFleet]:
+    fleet = GrpcFleet(StaticResolver(addresses), FleetOptions(**options))
+    await fleet.start()
+    try:
+        await until(lambda: len(fleet._able("sim")) == len(addresses), what="all engines")
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+@contextlib.asynccontextmanager
+async def engines(count: int, **settings: Any) -> AsyncIterator[list[Any]]:
+    async with contextlib.AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(sim_replica(**settings)) for _ in range(count)]
+        yield [replica for replica, _ in started]
+
+
+def address(replica: Any) -> str:
+    return f"127.0.0.1:{replica.port}"
+
+
+async def draw(fleet: GrpcFleet, text: str = "hello", chat: str = "chat") -> str:
+    """Draw one answer to its end; its text."""
+    deadline = asyncio.get_running_loop().time() + 20
+    request = generate_request(text)
+    pieces = [
+        event.chunk.text
+        async for event in fleet.draw(Draw(request, os.urandom(4).hex(), deadline, chat))
+    ]
+    return "".join(pieces)
+
+
+def choices(fleet: GrpcFleet) -> Counter[str]:
+    """What the engines of the fleet were chosen for, from now on."""
+    counted: Counter[str] = Counter()
+    choose = fleet._chooser.choose
+
+    def counting(key: str, candidates: Any) -> Any:
+        choice = choose(key, candidates)
+        if choice is not None:
+            counted[choice.address] += 1
+        return choice
+
+    fleet._chooser.choose = counting  # type: ignore[method-assign]
+    return counted
+
+
+async def test_a_chat_stays_with_one_engine_and_round_robin_spreads_it() -> None:
+    async with engines(3) as started:
+        addresses = [address(replica) for replica in started]
+        async with fleet_of(*addresses) as fleet:
+            counted = choices(fleet)
+            for _ in range(6):
+                await draw(fleet)
+            assert list(counted.values()) == [6]
+        async with fleet_of(
+            *addresses, strategy=Strategy.ROUND_ROBIN, slow_start_seconds=0
+        ) as fleet:
+            counted = choices(fleet)
+            for _ in range(6):
+                await draw(fleet)
+            assert sorted(counted.values()) == [2, 2, 2]
+
+
+async def test_counting_goes_to_another_engine_when_one_is_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("parley_session.fleet.grpc_fleet.COUNT_TRY_SECONDS", 0.2)
+    async with (
+        engines(2) as started,
+        TcpProxy(address(started[0])) as proxy,
+        fleet_of(proxy.address, address(started[1])) as fleet,
+    ):
+        # The one behind the link looks the least loaded.
+        other = next(r for r in fleet._able("sim") if r.address != proxy.address)
+        with other.use():
+            proxy.stall()
+            message = pb.ChatMessage(role=pb.ROLE_USER, content="some words")
+            counts = await fleet.count_tokens("sim", [message], timeout=20)
+            assert counts.tokens[0] > 0
+        proxy.heal()
+
+
+async def test_an_engine_that_keeps_failing_is_ejected_then_probed_and_taken_back() -> None:
+    limits = OutlierLimits(failures=2, seconds=2.0)
+    async with engines(2) as started, fleet_of(*map(address, started), outliers=limits) as fleet:
+        counted = choices(fleet)
+        await draw(fleet)
+        (broken,) = counted
+        good = next(a for a in map(address, started) if a != broken)
+        replica = next(r for r in started if address(r) == broken)
+        # Its door is shut, and it says so to nobody but those who knock.
+        door = replica._door
+        admit = door.admit
+
+        def refuse(request_id: str) -> Any:
+            raise ServiceError(grpc.StatusCode.UNAVAILABLE, "engine_unavailable", "no")
+
+        door.admit = refuse
+        for number in range(40):
+            assert await draw(fleet, chat=f"chat{number}")
+        assert fleet._outliers.ejected(broken)
+        counted.clear()
+        await draw(fleet, chat="one more")
+        assert set(counted) == {good}
+        door.admit = admit
+
+        async def back() -> bool:
+            # Other chats, for the first one is warm elsewhere by now.
+            await draw(fleet, chat=os.urandom(4).hex())
+            return not fleet._outliers.ejected(broken)
+
+        await until(back)
+        counted.clear()
+        for number in range(40):
+            await draw(fleet, chat=f"new{number}")
+        assert set(counted) == {broken, good}
+
+
+async def test_when_all_engines_fail_at_once_the_first_that_recovers_serves() -> None:
+    limits = OutlierLimits(failures=1, seconds=60)
+    async with engines(3) as started, fleet_of(*map(address, started), outliers=limits) as fleet:
+        doors = [replica._door for replica in started]
+        for door in doors:
+            door.close("out of order")
+            # Load reports still say that it is open: the session has not noticed.
+            door.draining = False
+        refused = asyncio.create_task(draw(fleet))
+        await until(lambda: sum(fleet._outliers.ejected(address(r)) for r in started) > 0)
+        doors[1].open(8)
+        assert await refused
+
+
+async def test_an_engine_whose_reports_are_lost_still_serves_at_its_last_size() -> None:
+    async with engines(1, sim_concurrency=7) as (started,), fleet_of(address(started)) as fleet:
+        (replica,) = fleet._able("sim")
+        engine = replica.attachment
+        await engine.close()
+        engine.stale = True
+        assert engine.capacity == 7
+        assert fleet.capacity("sim") == 7
+        assert fleet.room("sim") > 0
+        with replica.use(), replica.use():
+            assert engine.load(replica.inflight) == 2
+        assert await draw(fleet)
+
+
+async def test_reports_that_stop_and_come_again_are_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("parley_session.fleet.engine.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("parley_session.fleet.engine.RETRY_SECONDS", 0.05)
+    async with (
+        engines(1) as (started,),
+        TcpProxy(address(started)) as proxy,
+        fleet_of(proxy.address) as fleet,
+    ):
+        (replica,) = fleet._able("sim")
+        engine = replica.attachment
+        since = engine.since
+        proxy.stall()
+        await until(lambda: engine.stale)
+        assert engine.capacity > 1
+        proxy.heal()
+        await until(lambda: not engine.stale)
+        # It is the same process: nothing to start slowly.
+        assert engine.since == since
