@@ -10,6 +10,7 @@ from parley_kit.errors import ServiceError
 from support.fake_session import ANSWER, FakeSession, Script
 from support.poll import until
 from support.sse import events
+from support.tcp_proxy import TcpProxy
 
 from .conftest import ChangingResolver, Stack, StartStack
 
@@ -185,3 +186,22 @@ async def test_a_stopping_gateway_lets_a_stream_end(start_stack: StartStack) -> 
         gate.set()
         assert [event.name async for event in reader][-1] == "done"
     await stopping
+
+
+async def test_a_call_to_a_frozen_replica_is_made_at_another(
+    start_stack: StartStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_gateway.clients.session.FIRST_TRY_SECONDS", 0.2)
+    resolver = ChangingResolver(frozenset())
+    stack = await start_stack(replicas=1, resolver=resolver)
+    frozen = await FakeSession(stack.memory).start()
+    try:
+        async with TcpProxy(frozen.address) as proxy:
+            resolver.change(frozenset((stack.session.address, proxy.address)))
+            await _ready(stack, 2)
+            proxy.stall()
+            statuses = {(await stack.client.get("/models")).status_code for _ in range(12)}
+            assert statuses == {200}
+            proxy.heal()
+    finally:
+        await frozen.stop()

@@ -1,7 +1,8 @@
 """Unary calls to session, and the retries that are safe.
 
-A call that fails because its replica cannot be reached is made once more, on
-another replica and with the same ids: every call is idempotent under its ids.
+A call that fails because its replica cannot be reached, or that says nothing for
+a while (it may be frozen), is made once more, on another replica and with the same
+ids: every call is idempotent under its ids.
 An answer of session, be it a refusal, is never retried here.
 """
 
@@ -29,6 +30,8 @@ FULL_NAME: Final = "parley.session.v1.SessionService"
 # Seconds that a call waits for a replica to be ready, before it is refused: longer than
 # a connection's pause between two tries, so that one that is up again is found.
 READY_WAIT_SECONDS: Final = 3.0
+# Seconds that a call's first try may take while another replica is ready.
+FIRST_TRY_SECONDS: Final = 3.0
 # Codes that the transport gives; session's own refusals have codes of theirs.
 TRANSPORT_CODES: Final = frozenset({"unavailable", "cancelled"})
 
@@ -87,12 +90,17 @@ class SessionClient:
         ``if_gone_on_retry``: the answer where a second try finds ``not_found``,
         because the first, whose answer was lost, has deleted it.
         """
-        deadline = asyncio.get_running_loop().time() + (timeout or self._timeout)
+        now = asyncio.get_running_loop().time
+        deadline = now() + (timeout or self._timeout)
         replica = await self.pick()
+        first_deadline = deadline
+        if any(other is not replica for other in self._replicas.ready()):
+            first_deadline = min(deadline, now() + FIRST_TRY_SECONDS)
         try:
-            return await _on(replica, select, request, metadata, deadline)
+            return await _on(replica, select, request, metadata, first_deadline)
         except ServiceError as error:
-            if error.code not in TRANSPORT_CODES:
+            slow = error.code == "timed_out" and first_deadline < deadline
+            if error.code not in TRANSPORT_CODES and not slow:
                 raise
             replica = await self.pick_another(replica, error)
             metrics.SESSION_RETRIES.labels(method_name(select(replica.attachment))).inc()
