@@ -82,6 +82,19 @@ test-faults-vllm:  ## Kill and freeze engines and holders on vLLM with the small
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/faults -m vllm $(ARGS)
 
+# With Go on the machine and no Helm, one is built from its source.
+HELM_VERSION := v3.22.0
+.PHONY: test-chart
+test-chart: .dev  ## Lint and render the chart with Helm (HELM=, on the PATH, or built with Go)
+	@helm="$${HELM:-$$(command -v helm || true)}"; \
+	if [ -z "$$helm" ] && command -v go >/dev/null; then \
+		helm=$(CURDIR)/.parley/tools/helm; \
+		[ -x "$$helm" ] || { echo 'Building Helm $(HELM_VERSION) …'; \
+			GOBIN=$(CURDIR)/.parley/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION); }; \
+	fi; \
+	[ -n "$$helm" ] || { echo 'No Helm: install it, or Go to build it, or set HELM='; exit 1; }; \
+	HELM="$$helm" $(PYTEST) tests/chart $(ARGS)
+
 .PHONY: bench-durability
 bench-durability: .dev  ## Streamed tokens per second with the run log against without it
 	PYTHONPATH=tests $(PY) -m support.durability $(ARGS)

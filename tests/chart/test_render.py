@@ -1,0 +1,259 @@
+"""What the chart makes of its values, judged by the services' own settings classes."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart_schema import CHART, DECIDED, settings_schema
+from pydantic_settings import BaseSettings
+
+from support.helm import Document, Refused, Render
+
+TRIED: Document = {
+    "mongodb": {"embedded": {"enabled": True}},
+    "redis": {"embedded": {"enabled": True}},
+    "inference": {"pool": {"settings": {"engine": "sim"}, "gpus": 0}},
+}
+WHOLE: Document = yaml.safe_load((CHART / "ci" / "whole-values.yaml").read_text("utf-8"))
+SECRETS = {
+    "PARLEY_SESSION_MONGODB_URI": "mongodb://db/",
+    "PARLEY_SESSION_LOG_REDIS_URL": "redis://log/",
+    "PARLEY_CACHE_REDIS_URL": "redis://cache/",
+}
+
+
+def of_kind(documents: list[Document], kind: str) -> list[Document]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+def named(documents: list[Document], kind: str, name: str) -> Document:
+    return next(d for d in of_kind(documents, kind) if d["metadata"]["name"] == name)
+
+
+def components(documents: list[Document]) -> Iterator[tuple[Document, Document]]:
+    """Every Deployment, with its ConfigMap."""
+    for deployment in of_kind(documents, "Deployment"):
+        yield deployment, named(documents, "ConfigMap", deployment["metadata"]["name"])
+
+
+def container(deployment: Document) -> Document:
+    first: Document = deployment["spec"]["template"]["spec"]["containers"][0]
+    return first
+
+
+def service_of(deployment: Document) -> str:
+    component: str = deployment["metadata"]["labels"]["app.kubernetes.io/component"]
+    return {"worker": "session"}.get(component, component)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, deployment: Document, config: Document) -> BaseSettings:
+    """Start's first step: the settings of a container, from all its variables."""
+    service = service_of(deployment)
+    for name, value in config["data"].items():
+        monkeypatch.setenv(name, value)
+    for entry in container(deployment).get("env", []):
+        monkeypatch.setenv(entry["name"], entry.get("value") or SECRETS.get(entry["name"], "s"))
+    return DECIDED[service][0]()
+
+
+@pytest.mark.parametrize("values", [TRIED, WHOLE], ids=["tried", "whole"])
+def test_every_service_takes_the_settings_that_the_chart_gives(
+    render: Render, monkeypatch: pytest.MonkeyPatch, values: Document
+) -> None:
+    for deployment, config in components(render(values)):
+        with monkeypatch.context() as patch:
+            settings = read(patch, deployment, config)
+        assert settings.host == "0.0.0.0"  # type: ignore[attr-defined]
+
+
+def a_value(shape: dict[str, Any]) -> Any:
+    """Some value that a setting's schema allows, another than its default if it can be."""
+    for part in shape.get("anyOf", []):
+        if part.get("type") != "null":
+            return a_value({**part, "default": shape.get("default")})
+    if "enum" in shape:
+        return next(v for v in shape["enum"] if v != shape.get("default"))
+    match shape["type"]:
+        case "boolean":
+            return not shape["default"]
+        case "integer" | "number":
+            low = shape.get("minimum", shape.get("exclusiveMinimum", 0))
+            high = shape.get("maximum", shape.get("exclusiveMaximum", low + 10))
+            middle = (low + high) / 2
+            return int(middle) if shape["type"] == "integer" else middle
+    return shape.get("default") or "http://localhost"
+
+
+@pytest.mark.parametrize("service", ["gateway", "session", "cache"])
+def test_every_setting_reaches_its_service_as_it_was_given(
+    render: Render, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    """Through YAML, the template's names and the environment, and back into the class."""
+    shapes = settings_schema(service)["properties"]
+    fields = {
+        "".join(w.capitalize() for w in name.split("_")): name
+        for name in DECIDED[service][0].model_fields
+    }
+    given = {name: a_value(shape) for name, shape in shapes.items()}
+    documents = render({**TRIED, service: {"settings": given}})
+    deployment = named(documents, "Deployment", f"try-parley-{service}")
+    settings = read(monkeypatch, deployment, named(documents, "ConfigMap", f"try-parley-{service}"))
+    for name, value in given.items():
+        field = fields[name[0].upper() + name[1:]]
+        assert str(getattr(settings, field)) == str(value) or getattr(settings, field) == value
+
+
+def test_pods_may_run_where_pods_are_restricted(render: Render) -> None:
+    """What the pod security level `restricted` asks of every container and pod."""
+    documents = render(WHOLE) + render(TRIED)
+    pods = [d["spec"]["template"]["spec"] for d in documents if "template" in d.get("spec", {})]
+    pods += [d["spec"] for d in of_kind(documents, "Pod")]
+    assert len(pods) > 10
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for one in pod["containers"]:
+            context = one["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+        assert pod["enableServiceLinks"] is False
+
+
+def test_only_those_who_look_for_engines_have_a_token(render: Render) -> None:
+    for deployment in of_kind(render(WHOLE), "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        looks = deployment["metadata"]["labels"]["app.kubernetes.io/component"]
+        assert pod["automountServiceAccountToken"] is (looks in {"session", "worker"})
+
+
+def test_a_change_of_settings_rolls_the_pods_and_nothing_else_does(render: Render) -> None:
+    def sums(values: Document) -> dict[str, str]:
+        return {
+            d["metadata"]["name"]: d["spec"]["template"]["metadata"]["annotations"][
+                "checksum/settings"
+            ]
+            for d in of_kind(render(values), "Deployment")
+        }
+
+    before = sums(TRIED)
+    after = sums(
+        {**TRIED, "gateway": {"settings": {"heartbeatSeconds": 7}}, "session": {"replicas": 5}}
+    )
+    assert {name for name in before if before[name] != after[name]} == {"try-parley-gateway"}
+
+
+def test_a_pod_has_longer_to_stop_than_its_service_takes(render: Render) -> None:
+    values = {**TRIED, "session": {"settings": {"shutdownGraceSeconds": 100}}}
+    session = named(render(values), "Deployment", "try-parley-session")
+    assert session["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 115
+
+
+def test_secrets_come_from_secrets_alone(render: Render) -> None:
+    documents = render(WHOLE)
+    assert not of_kind(documents, "Secret")
+    session = container(named(documents, "Deployment", "try-parley-session"))
+    sources = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in session["env"]}
+    assert sources == {
+        "PARLEY_SESSION_MONGODB_URI": {"name": "stores", "key": "uri"},
+        "PARLEY_SESSION_LOG_REDIS_URL": {"name": "stores", "key": "log-url"},
+    }
+
+
+def test_engines_have_their_gpus_their_weights_and_their_time(render: Render) -> None:
+    big = named(render(WHOLE), "Deployment", "try-parley-inference-big")
+    one = container(big)
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == 4
+    assert {"name": "weights", "mountPath": "/models", "readOnly": True} in one["volumeMounts"]
+    probe = one["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
+
+
+def test_an_autoscaled_deployment_names_no_replicas(render: Render) -> None:
+    documents = render(WHOLE)
+    scaled = {
+        d["spec"]["scaleTargetRef"]["name"] for d in of_kind(documents, "HorizontalPodAutoscaler")
+    }
+    scaled |= {d["spec"]["scaleTargetRef"]["name"] for d in of_kind(documents, "ScaledObject")}
+    assert len(scaled) == 5
+    for deployment in of_kind(documents, "Deployment"):
+        named_replicas = "replicas" in deployment["spec"]
+        assert named_replicas is (deployment["metadata"]["name"] not in scaled)
+
+
+def test_network_policies_hold_the_platforms_arrows_and_no_others(render: Render) -> None:
+    callers = {}
+    for policy in of_kind(render({**WHOLE, **TRIED}), "NetworkPolicy"):
+        called = policy["metadata"]["labels"]["app.kubernetes.io/component"]
+        callers[called] = {
+            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+            for rule in policy["spec"]["ingress"]
+            for peer in rule.get("from", [])
+        }
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert callers == {
+        "gateway": set(),
+        "session": {"gateway"},
+        "worker": set(),
+        "cache": {"session", "worker"},
+        "inference": {"session", "worker"},
+        "mongodb": {"session", "worker"},
+        "redis": {"session", "worker", "cache"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "mongodb.existingSecret"),
+        ({**TRIED, "gatway": {}}, "gatway"),
+        ({**TRIED, "session": {"settings": {"leaseSeconds": 0}}}, "leaseSeconds"),
+        (
+            {**TRIED, "inference": {"pools": {"a": {"settings": {"engine": "vllm"}}}}},
+            "settings.model",
+        ),
+        (
+            {
+                **TRIED,
+                "inference": {
+                    "pools": {
+                        "a": {"settings": {"engine": "sim"}, "autoscaling": {"minReplicas": 0}}
+                    }
+                },
+            },
+            "autoscaling.minReplicas",
+        ),
+        ({**TRIED, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+        (
+            {
+                **TRIED,
+                "inference": {
+                    "pools": {"a": {"settings": {"engine": "sim"}, "weights": {"source": "volume"}}}
+                },
+            },
+            "weights.volume",
+        ),
+    ],
+)
+def test_a_bad_values_file_is_refused_by_the_name_of_what_is_wrong(
+    render: Render, values: Document, said: str
+) -> None:
+    with pytest.raises(Refused, match=said):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "values", sorted((CHART / "ci").glob("*-values.yaml")), ids=lambda p: p.name
+)
+def test_helm_finds_no_fault(helm: str, values: Path) -> None:
+    done = subprocess.run(
+        [helm, "lint", "--strict", str(CHART), "-f", str(values)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
