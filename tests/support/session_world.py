@@ -62,7 +62,7 @@ STORE_WRITES = frozenset(
         "clear_log",
         "commit_run", "request_cancel", "fence_runs", "delete_runs", "insert_invalidation",
         "confirm_invalidation", "remove_tombstone", "insert_key", "replace_key",
-        "delete_expired_keys", "insert_usage",
+        "delete_expired_keys", "insert_usage", "claim_job", "end_job",
     }
 )  # fmt: skip
 QUEUE_WRITES = frozenset({"put", "take", "put_back", "done"})
@@ -345,9 +345,14 @@ class Replica:
         """Wait until no run is made here."""
         await until(lambda: len(self.session.live_runs) == 0, what="no live run")
 
+    async def tidy(self) -> None:
+        """Do all periodic jobs once."""
+        for job in self.session.jobs:
+            await job.work(None)
+
     async def sweep(self) -> None:
-        """Do one pass of the sweeper, and begin what waits as far as there is room."""
-        await self.session.sweeper.sweep()
+        """Do all periodic jobs once, and begin what waits as far as there is room."""
+        await self.tidy()
         await self.dispatch()
 
     async def dispatch(self) -> None:

@@ -18,6 +18,7 @@ from pymongo.monitoring import (
 
 from parley_devstack.mongo_indexes import LOOKUP_INDEXES
 from parley_kit.ids import uuid7
+from parley_session.domain.jobs import JobEnd
 from parley_session.domain.model import (
     IdempotencyRecord,
     Principal,
@@ -26,7 +27,7 @@ from parley_session.domain.model import (
     Summary,
     UsageRecord,
 )
-from parley_session.store.base import ListCursor, Store
+from parley_session.store.base import Backlog, ListCursor, Store
 from parley_session.store.documents.chats import chat_to
 from parley_session.store.mongo.indexes import SINGLE_DOCUMENT_QUERIES
 from parley_session.store.mongo.store import MongoStore
@@ -147,6 +148,12 @@ async def use_everything(store: Store, recorder: Recorder) -> set[str]:
         await call("delete_expired_keys", START, 10)
         await call("insert_usage", UsageRecord(run.id, "acme", "alice", START.date(), runs=1))
         await call("sum_usage", ALICE, START.date(), START.date())
+    for backlog in Backlog:
+        await call("count_backlog", backlog, START, 10)
+    for attempt in (0, 1):
+        await call("claim_job", "a job", attempt, "me")
+    await call("end_job", "a job", 2, JobEnd(START))
+    await call("get_job", "a job")
     return used
 
 

@@ -68,6 +68,7 @@ async def parts(mongodb_database: MongoDatabase, redis_url: str) -> AsyncIterato
                 "cache_lookup_timeout_seconds": 1.0,
                 "lease_seconds": 1.0,
                 "sweep_seconds": 0.1,
+                "housekeeping_seconds": 0.1,
             }
         )
 

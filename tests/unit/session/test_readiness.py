@@ -18,7 +18,7 @@ class Endless:
 
 
 class Parts:
-    sweeper = Endless()
+    scheduler = Endless()
     dispatcher = Endless()
 
 

@@ -1,20 +1,19 @@
-"""What the sweeper puts right apart from runs: expiry, tombstones, invalidations, its faults."""
-
-import asyncio
+"""What housekeeping puts right: expiry, tombstones, invalidations; and what sweeping does."""
 
 import pytest
 from prometheus_client import REGISTRY
 
-from parley_session.domain.model import Invalidation, Rating
+from parley_session.domain.model import Rating
+from parley_session.jobs.base import Unfinished
+from parley_session.jobs.housekeeping import CLEANED_AT_AGES
 from parley_session.runs.asking import NewChat
-from parley_session.runs.sweeping import CLEANED_AT_AGES
-from support.poll import until
 from support.session_world import ALICE, LEASE, SETTINGS, Killed, World, asking
 
 
 def swept(kind: str) -> float:
     """How often the sweeper has counted a kind."""
-    return REGISTRY.get_sample_value("parley_session_swept_total", {"kind": kind}) or 0.0
+    labels = {"job": "sweep_runs", "kind": kind}
+    return REGISTRY.get_sample_value("parley_session_job_items_total", labels) or 0.0
 
 
 async def test_a_chat_past_its_expiry_is_deleted(world: World) -> None:
@@ -62,7 +61,8 @@ async def test_an_invalidation_is_sent_until_the_cache_confirms_it(world: World)
     world.cache.away = True
     await replica.session.servicer._chats.rate(ALICE, asked.chat_id, 1, Rating.DOWN)
     await replica.delete(asked.chat_id)
-    await replica.sweep()
+    with pytest.raises(Unfinished):
+        await replica.sweep()
     assert len(await world.store.list_invalidations(10)) == 2
     world.cache.away = False
     await replica.sweep()
@@ -101,30 +101,3 @@ async def test_a_turn_whose_acceptor_died_is_stored_first_and_made_when_it_is_si
         await replica.sweep()
         await replica.quiet()
     assert (await world.run(asked.run_id)).content == world.fleet.text
-
-
-async def test_the_sweeper_goes_on_after_a_store_that_was_away_and_after_a_defect(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    replica = world.replica()
-    sweeper = replica.session.sweeper
-    passes = 0
-
-    async def pause(seconds: float) -> None:
-        nonlocal passes
-        assert SETTINGS.sweep_seconds / 2 <= seconds <= SETTINGS.sweep_seconds * 1.5
-        world.store.away = passes == 1
-        passes += 1
-        if passes == 4:
-            await asyncio.Event().wait()
-        if passes == 3:
-            sweeper._cache = None
-            await world.store.insert_invalidation(
-                Invalidation("i", "acme", "c", None, world.time.now())
-            )
-
-    running = asyncio.create_task(sweeper.run(pause))
-    await until(lambda: passes == 4)
-    running.cancel()
-    await asyncio.wait({running})
-    assert "a pass of the sweeper failed unexpectedly" in caplog.text

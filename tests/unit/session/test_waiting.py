@@ -168,7 +168,7 @@ async def test_a_queue_that_stays_away_is_done_without_after_the_lease(world: Wo
     await replica.quiet()
     for _ in range(3):
         world.time.advance(LEASE)
-        await other.session.sweeper.sweep()
+        await other.tidy()
     text, _ = await other.read(second.run_id)
     assert text == world.fleet.text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,11 @@ from parley_session.context.summarizing import Summarizer
 from parley_session.fleet.base import Fleet
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
+from parley_session.jobs.base import Job
+from parley_session.jobs.claims import Claims
+from parley_session.jobs.housekeeping import Housekeeping
+from parley_session.jobs.performing import Performer
+from parley_session.jobs.scheduling import Scheduler
 from parley_session.queue.base import QueueLimits, RunQueue
 from parley_session.queue.dispatching import Dispatcher
 from parley_session.queue.gate import Gate
@@ -43,7 +48,7 @@ from parley_session.runs.redis_client import RedisLogOptions
 from parley_session.runs.redis_log import RedisRunLog
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.starting import Starter
-from parley_session.runs.sweeping import Sweeper, SweepTimes
+from parley_session.runs.sweeping import Sweeper
 from parley_session.runs.taking import Taker
 from parley_session.runs.waiting import Pace
 from parley_session.servicer import FULL_NAME, SessionServicer
@@ -77,8 +82,9 @@ class Session:
 
     servicer: SessionServicer
     live_runs: LiveRuns
-    sweeper: Sweeper
     dispatcher: Dispatcher
+    jobs: Sequence[Job]
+    scheduler: Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +158,32 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
     )
     sweeper = Sweeper(
         store=store,
-        cache=cache,
         live_runs=live_runs,
         finisher=finisher,
-        deleter=deleter,
         taker=taker,
         gate=gate,
         clock=clock,
-        times=SweepTimes(
-            lease=settings.lease_seconds,
-            period=settings.sweep_seconds,
-            tombstone=settings.tombstone_seconds,
-        ),
+        lease=settings.lease_seconds,
     )
-    return Session(servicer, live_runs, sweeper, Dispatcher(queue, gate, store, live_runs))
+    housekeeping = Housekeeping(
+        store=store,
+        cache=cache,
+        deleter=deleter,
+        clock=clock,
+        tombstone_seconds=settings.tombstone_seconds,
+    )
+    deadline = settings.job_deadline_seconds
+    jobs = [sweeper.job(settings.sweep_seconds, deadline)]
+    if settings.housekeeping:
+        jobs += housekeeping.jobs(settings.housekeeping_seconds, deadline)
+    performer = Performer(Claims(store, clock, replica), clock)
+    return Session(
+        servicer,
+        live_runs,
+        Dispatcher(queue, gate, store, live_runs),
+        jobs,
+        Scheduler(jobs, performer.perform, clock),
+    )
 
 
 def _fleet_options(settings: SessionSettings) -> FleetOptions:
@@ -300,7 +318,7 @@ async def _background(
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_get_ready(outside, get_ready), name="readiness"),
-            group.create_task(session.sweeper.run(asyncio.sleep), name="sweeper"),
+            group.create_task(session.scheduler.run(), name="scheduler"),
             group.create_task(session.dispatcher.run(), name="dispatcher"),
         ]
         try:

@@ -149,7 +149,26 @@ class SessionSettings(ServiceSettings):
         "beat every third of this.",
     )
     sweep_seconds: float = Field(
-        default=3.0, gt=0, le=300, description="Time between two passes of the sweeper, about."
+        default=3.0,
+        gt=0,
+        le=300,
+        description="Time between two passes of the sweeper, about. Every replica and worker "
+        "sweeps, whatever HOUSEKEEPING says.",
+    )
+    housekeeping: bool = Field(
+        default=True,
+        description="Take part in the jobs that one replica or worker does for all: expired "
+        "chats, tombstones, invalidations, old keys. At least one must.",
+    )
+    housekeeping_seconds: float = Field(
+        default=10.0, gt=0, le=3600, description="Time between two runs of such a job, about."
+    )
+    job_deadline_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Longest run of a periodic job. One whose replica was killed is done by "
+        "another after one and a half times as long.",
     )
     tombstone_seconds: float = Field(
         default=2 * _DAY,

@@ -57,8 +57,34 @@ SUMMARIES = Counter(
 REFUSALS = Counter(
     "parley_session_refusals_total", "Turns refused before acceptance, by code.", ["code"]
 )
-SWEEPS = Counter("parley_session_sweeps_total", "Passes of the sweeper, by outcome.", ["outcome"])
-SWEPT = Counter("parley_session_swept_total", "What the sweeper has put right, by kind.", ["kind"])
+JOB_RUNS = Counter(
+    "parley_session_job_runs_total",
+    "Runs of periodic jobs on this replica, by outcome: ok, unfinished (a part was away),"
+    " store_unavailable, timed_out, failed, stopped (by this replica's end), skipped (the"
+    " run before had not ended).",
+    ["job", "outcome"],
+)
+JOB_SECONDS = Histogram(
+    "parley_session_job_seconds",
+    "Duration of a run of a periodic job.",
+    ["job"],
+    buckets=LATENCY_BUCKETS,
+)
+JOB_ITEMS = Counter(
+    "parley_session_job_items_total",
+    "What periodic jobs on this replica have handled, by kind.",
+    ["job", "kind"],
+)
+JOB_LAST_SUCCESS = Gauge(
+    "parley_session_job_last_success_timestamp_seconds",
+    "When the last run that succeeded began, on any replica (sweep_runs: on this one).",
+    ["job"],
+)
+JOB_BACKLOG = Gauge(
+    "parley_session_job_backlog",
+    "What was left to do after the last run, on any replica; counted no further than 10000.",
+    ["job"],
+)
 QUEUED = Counter("parley_session_queued_runs_total", "Runs that had to wait for the fleet.")
 DISPATCHED = Counter(
     "parley_session_dispatched_runs_total", "Runs that were taken from the queue and begun here."

@@ -39,6 +39,7 @@ LOOKUP_INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_id", "attempt", "final", "startedAt"),
     ),
     "idempotency": (("_id", "chat", "run"),),
+    "jobs": (("_id", "attempt"),),
 }
 
 

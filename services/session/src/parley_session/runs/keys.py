@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from parley_session.clock import Clock
 from parley_session.domain import errors
@@ -110,6 +110,6 @@ def key_id(tenant: str, user: str, key: str) -> str:
     return digest.hexdigest()
 
 
-async def reap_idempotency(store: Store, clock: Clock, limit: int) -> int:
-    """Remove records that have expired, at most `limit`; how many. Raises StoreUnavailable."""
-    return await store.delete_expired_keys(clock.now() - REAP_AFTER, limit)
+def reapable_before(clock: Clock) -> datetime:
+    """Records that expired before then may be removed."""
+    return clock.now() - REAP_AFTER

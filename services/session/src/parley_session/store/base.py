@@ -20,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Protocol
 
+from parley_session.domain.jobs import JobEnd, JobRecord
 from parley_session.domain.model import (
     Chat,
     ChatListing,
@@ -68,8 +70,17 @@ class Beat:
     cancel_requested: bool
 
 
+class Backlog(StrEnum):
+    """What housekeeping has to do, and what tells that it is time."""
+
+    EXPIRED_CHATS = "expiresAt"
+    TOMBSTONES = "deletedAt"
+    INVALIDATIONS = "createdAt"
+    KEYS = "key expiresAt"
+
+
 class Store(Protocol):
-    """Chats, messages, runs, invalidations, idempotency keys and usage."""
+    """Chats, messages, runs, invalidations, idempotency keys, usage and periodic jobs."""
 
     async def prepare(self) -> None:
         """Create the indexes; safe to repeat, and for many replicas at once."""
@@ -271,6 +282,26 @@ class Store(Protocol):
 
     async def remove_tombstone(self, chat_id: str) -> None:
         """Remove a deleted chat for good."""
+
+    async def count_backlog(self, backlog: Backlog, before: datetime, most: int) -> int:
+        """Count what the lists of housekeeping would give whose time is before `before`.
+
+        No further than `most`.
+        """
+
+    # periodic jobs ----------------------------------------------------------
+
+    async def get_job(self, name: str) -> JobRecord | None:
+        """Read how a job stands that one replica does for all. None: nobody ever did it."""
+
+    async def claim_job(self, name: str, attempt: int, holder: str) -> bool:
+        """Raise the attempt of a job from `attempt` (0: it has none yet), and have it run.
+
+        False: somebody else has claimed it since `attempt` was read.
+        """
+
+    async def end_job(self, name: str, attempt: int, end: JobEnd) -> bool:
+        """Write how a run of a job ended, naming its attempt."""
 
 
 def stripped(chat: Chat) -> Chat:

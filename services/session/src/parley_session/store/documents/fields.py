@@ -11,6 +11,7 @@ from parley_session.domain.model import FinishReason, Rating
 
 Document = dict[str, Any]
 Fields = Mapping[str, Any]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def projection(*names: str) -> dict[str, int]:

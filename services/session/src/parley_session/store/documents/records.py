@@ -1,4 +1,4 @@
-"""Idempotency records, usage and invalidations as documents, and back.
+"""Idempotency records, usage, invalidations and jobs as documents, and back.
 
 `usage.day` is the text YYYY-MM-DD, which sorts as the days do.
 """
@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from datetime import date
 
+from parley_session.domain.jobs import JobEnd, JobRecord
 from parley_session.domain.model import IdempotencyRecord, Invalidation, UsageDay, UsageRecord
-from parley_session.store.documents.fields import Document, Fields, projection, stored_time
+from parley_session.store.documents.fields import (
+    EPOCH,
+    Document,
+    Fields,
+    projection,
+    stored_time,
+)
 
 KEY_FIELDS = projection("bodyHash", "chat", "run", "background", "expiresAt")
 INVALIDATION_FIELDS = projection("tenant", "chat", "message", "createdAt")
+JOB_FIELDS = projection("attempt", "running", "dueAt", "succeededAt", "left")
 USAGE_SUMS = ("chats", "runs", "promptTokens", "completionTokens", "cachedAnswers")
 
 
@@ -92,4 +100,27 @@ def invalidation_from(document: Fields) -> Invalidation:
         chat=document["chat"],
         message=document.get("message"),
         created_at=document["createdAt"],
+    )
+
+
+def job_end_to(end: JobEnd) -> Document:
+    """How a run of a job ended, as the fields that it sets."""
+    fields: Document = {"running": False, "dueAt": stored_time(end.due_at)}
+    if end.succeeded_at is not None:
+        fields["succeededAt"] = stored_time(end.succeeded_at)
+    if end.left is not None:
+        fields["left"] = end.left
+    return fields
+
+
+def job_from(document: Fields) -> JobRecord:
+    """A job's record from a document; one that never ended was due from the beginning."""
+    left = document.get("left")
+    return JobRecord(
+        name=document["_id"],
+        attempt=int(document["attempt"]),
+        running=document["running"],
+        due_at=document.get("dueAt", EPOCH),
+        succeeded_at=document.get("succeededAt"),
+        left=None if left is None else int(left),
     )

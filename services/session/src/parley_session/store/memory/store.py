@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from parley_session.store.memory.chats import MemoryChats
+from parley_session.store.memory.jobs import MemoryJobs
 from parley_session.store.memory.messages import MemoryMessages
-from parley_session.store.memory.records import MemoryRecords
 from parley_session.store.memory.runs import MemoryRuns
 
 
-class MemoryStore(MemoryChats, MemoryMessages, MemoryRuns, MemoryRecords):
-    """Chats, messages, runs, invalidations, keys and usage of one process.
+class MemoryStore(MemoryJobs, MemoryMessages, MemoryRuns):
+    """Chats, messages, runs, invalidations, keys, usage and jobs of one process.
 
     `now` says which chats have expired in a list. While `away` is set, every
     method raises `StoreUnavailable` and changes nothing.

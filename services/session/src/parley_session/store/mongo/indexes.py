@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from pymongo import ASCENDING, IndexModel
+
+from parley_session.store.documents.fields import EPOCH
 
 # Collection → the sets of fields, `_id` first, that queries for one document name beside
 # `_id` alone. Servers that find by several fields only with a unique index of exactly those
@@ -35,11 +36,11 @@ SINGLE_DOCUMENT_QUERIES: Mapping[str, Sequence[tuple[str, ...]]] = {
         ("_id", "attempt", "final", "startedAt"),
     ),
     "idempotency": (("_id", "chat", "run"),),
+    "jobs": (("_id", "attempt"),),
 }
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # `deletedAt` is null in most chats; only tombstones are in the index.
-TOMBSTONE = {"$gt": _EPOCH}
+TOMBSTONE = {"$gt": EPOCH}
 INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "chats": (
         IndexModel(

@@ -9,14 +9,15 @@ from parley_session.clock import utc_now
 from parley_session.store.mongo.chats import MongoChats
 from parley_session.store.mongo.client import MongoOptions, OpenClient, open_client
 from parley_session.store.mongo.indexes import INDEXES
+from parley_session.store.mongo.jobs import MongoJobs
 from parley_session.store.mongo.messages import MongoMessages
 from parley_session.store.mongo.records import MongoRecords
 from parley_session.store.mongo.runs import MongoRuns
 from parley_session.store.mongo.seam import Seam, operation
 
 
-class MongoStore(MongoChats, MongoMessages, MongoRuns, MongoRecords):
-    """Chats, messages, runs, invalidations, keys and usage in a MongoDB database.
+class MongoStore(MongoChats, MongoMessages, MongoRuns, MongoRecords, MongoJobs):
+    """Chats, messages, runs, invalidations, keys, usage and jobs in a MongoDB database.
 
     `now` says which chats have expired in a list.
     """
