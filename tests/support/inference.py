@@ -14,8 +14,9 @@ from typing import Any
 from parley.inference.v1 import inference_pb2 as pb
 from parley.inference.v1 import inference_pb2_grpc as pb_grpc
 
-from parley_inference.bootstrap import Replica, build_engine
+from parley_inference.bootstrap import Replica
 from parley_inference.config import Settings
+from parley_inference.engine.build import build_engine
 from parley_kit.rpc.client import open_channel
 from support.poll import TIMEOUT, until
 
@@ -137,25 +138,30 @@ async def connect(port: int, admin_port: int = 0) -> AsyncIterator[Client]:
 
 
 @contextlib.asynccontextmanager
-async def sim_replica(**settings: Any) -> AsyncIterator[tuple[Replica, Client]]:
-    """A replica on the simulator in this process, as fast as can be unless told otherwise."""
-    values: dict[str, Any] = {
-        "engine": "sim",
-        "port": 0,
-        "admin_port": 0,
-        "sim_ttft": 0.0,
-        "sim_itl": 0.0,
-        "shutdown_grace_seconds": 5.0,
-    }
+async def replica_of(**settings: Any) -> AsyncIterator[tuple[Replica, Client]]:
+    """A replica in this process, watching its engine."""
+    values: dict[str, Any] = {"port": 0, "admin_port": 0, "shutdown_grace_seconds": 5.0}
     options = Settings(**(values | settings))
     replica = Replica(options, build_engine(options))
     await replica.start()
+    watching = None
     try:
         await replica.load()
+        watching = asyncio.create_task(replica.watch_engine())
         async with connect(replica.port, replica.admin_port) as client:
             yield replica, client
     finally:
+        if watching is not None:
+            watching.cancel()
         await replica.stop()
+
+
+@contextlib.asynccontextmanager
+async def sim_replica(**settings: Any) -> AsyncIterator[tuple[Replica, Client]]:
+    """A replica on the simulator in this process, as fast as can be unless told otherwise."""
+    values: dict[str, Any] = {"engine": "sim", "sim_ttft": 0.0, "sim_itl": 0.0}
+    async with replica_of(**(values | settings)) as served:
+        yield served
 
 
 class ReplicaProcess:

@@ -154,7 +154,8 @@ async def test_wrong_settings_are_told_in_a_line_each(tmp_path: Path) -> None:
     )
     with pytest.raises(RuntimeError, match="exited with 2") as failure:
         await process.launch()
-    assert "PARLEY_INFERENCE_ENGINE: this engine is not available yet" in str(failure.value)
+    assert "PARLEY_INFERENCE_MODEL: is required by the openai engine" in str(failure.value)
+    assert "PARLEY_INFERENCE_UPSTREAM_URL: is required" in str(failure.value)
     assert "PARLEY_INFERENCE_SIM_ITL" in str(failure.value)
 
 

@@ -20,6 +20,34 @@ def test_vllm_without_a_model_is_refused() -> None:
         Settings(engine="vllm")
 
 
-def test_the_openai_engine_is_refused_clearly() -> None:
-    with pytest.raises(ValidationError, match="not available yet"):
-        Settings(engine="openai", model="x")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": "x"}, "upstream_url"),
+        ({"upstream_url": "http://h/v1"}, "the model's name at the upstream"),
+        ({"model": "x", "upstream_url": "http://user:pw@h/v1"}, "without user"),
+        ({"model": "x", "upstream_url": "ftp://h/v1"}, "without user"),
+        (
+            {
+                "model": "x",
+                "upstream_url": "http://h/v1",
+                "upstream_api_key": "k",
+                "upstream_api_key_file": "/k",
+            },
+            "not both",
+        ),
+    ],
+)
+def test_an_upstream_is_named_whole(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said) as refused:
+        Settings(engine="openai", **settings)
+    assert "pw@" not in str(refused.value)
+
+
+def test_prompts_leave_only_by_an_upstream_unless_it_is_said_otherwise() -> None:
+    assert not Settings(engine="sim").prompts_leave
+    assert Settings(engine="sim", external=True).prompts_leave
+    upstream = {"engine": "openai", "model": "x", "upstream_url": "http://h/v1/"}
+    assert Settings(**upstream).prompts_leave
+    assert not Settings(**upstream, external=False).prompts_leave
+    assert Settings(**upstream).upstream_url == "http://h/v1"

@@ -12,6 +12,7 @@ from parley_inference.bounds import Bounds
 from parley_inference.config import Settings
 from parley_inference.door import Door
 from parley_inference.engine.base import Engine
+from parley_inference.engine.build import build_engine
 from parley_inference.generation import Generator
 from parley_inference.servicer import ENDLESS, SERVICE, InferenceServicer
 from parley_kit.admin import AdminServer
@@ -23,44 +24,6 @@ _log = logging.getLogger(__name__)
 # How often the engine's life is looked at when no request meets its death first.
 _HEALTH_SECONDS: Final = 0.5
 ENGINE_DIED: Final = 4
-
-
-def build_engine(settings: Settings) -> Engine:
-    """The engine that the settings name, not started."""
-    if settings.engine == "sim":
-        from parley_inference.engine.sim.engine import SimEngine, SimOptions
-
-        return SimEngine(
-            SimOptions(
-                model_id=settings.served_model_id,
-                revision=settings.model_revision or "1",
-                context_length=settings.max_model_len or 8192,
-                ttft=settings.sim_ttft,
-                itl=settings.sim_itl,
-                concurrency=settings.sim_concurrency,
-                answer_tokens=settings.sim_answer_tokens,
-                seed=settings.sim_seed,
-                faults=settings.sim_faults,
-            )
-        )
-    from parley_inference.engine.vllm import VllmEngine, VllmOptions
-
-    return VllmEngine(
-        VllmOptions(
-            model=settings.model,
-            model_id=settings.served_model_id,
-            revision=settings.model_revision,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            kv_cache_gib=settings.kv_cache_gib,
-            threads=settings.cpu_threads,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            eager={"auto": None, "on": False, "off": True}[settings.compile],
-            otlp_endpoint=settings.otlp_endpoint,
-            log_level=settings.log_level,
-            log_format=settings.log_format,
-        )
-    )
 
 
 @dataclass(slots=True)
@@ -103,6 +66,7 @@ class Replica:
         self._admin = AdminServer(
             settings.admin_host, settings.admin_port, lambda: self._server.serving
         )
+        self._trouble = ""
         self.port = 0
         self.admin_port = 0
 
@@ -134,11 +98,24 @@ class Replica:
     async def watch_engine(self) -> None:
         """Return when the engine has died; callers are told at once."""
         # Looked at, not waited for: an engine need not notice its own end.
-        while self._engine.alive:  # noqa: ASYNC110
+        while self._engine.alive:
+            self._follow_trouble()
             await asyncio.sleep(_HEALTH_SECONDS)
         _log.error("the engine has died")
         self._server.set_serving(False)
         self._door.close("the engine has died")
+
+    def _follow_trouble(self) -> None:
+        """Not ready while the engine has trouble that may pass."""
+        trouble = self._engine.trouble
+        if trouble == self._trouble or self._door.draining:
+            return
+        self._trouble = trouble
+        self._server.set_serving(not trouble)
+        if trouble:
+            self._door.close(trouble)
+        else:
+            self._door.open(self._engine.info.max_running)
 
     async def stop(self) -> None:
         """Say so, wait until it is noticed, let requests end within the grace, take all down."""

@@ -62,8 +62,6 @@ def check_generate(request: pb.GenerateRequest, bounds: Bounds) -> Generation:
         mistakes.append(FieldError("template_time", "must be Unix seconds of the years 1970-9999"))
     if abs(request.priority) > _MAX_PRIORITY:
         mistakes.append(FieldError("priority", f"must lie within ±{_MAX_PRIORITY}"))
-    if len(request.generated_token_ids) > request.sampling.max_tokens:
-        mistakes.append(FieldError("generated_token_ids", "more than `sampling.max_tokens`"))
     if mistakes:
         raise invalid(*mistakes)
     return Generation(

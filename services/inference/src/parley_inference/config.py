@@ -1,9 +1,10 @@
 """What the inference service can be told: ``PARLEY_INFERENCE_…`` variables."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from parley_kit.config import Port, ServiceSettings
@@ -21,14 +22,15 @@ class Settings(ServiceSettings):
 
     engine: Literal["vllm", "sim", "openai"] = Field(
         default="vllm",
-        description="What draws the tokens: vLLM in this process, or a simulator that says so in "
-        "every answer. `openai` is not available yet.",
+        description="What draws the tokens: vLLM in this process, an upstream that speaks OpenAI's "
+        "HTTP dialect, or a simulator that says so in every answer.",
     )
     model: str = Field(
         default="",
         max_length=1024,
         validate_default=True,
-        description="A model folder or a Hugging Face name; required by vllm.",
+        description="vllm: a model folder or a Hugging Face name. openai: the model's name at the "
+        "upstream. Required by both.",
     )
     model_id: str = Field(
         default="",
@@ -47,7 +49,10 @@ class Settings(ServiceSettings):
         description="Context length, prompt and answer together; 0: the model's own.",
     )
     max_num_seqs: int = Field(
-        default=32, ge=1, le=4096, description="vllm: requests in the batch at most."
+        default=32,
+        ge=1,
+        le=4096,
+        description="vllm: requests in the batch at most; openai: at the upstream at most.",
     )
     kv_cache_gib: int = Field(
         default=1, ge=1, le=4096, description="vllm on CPU: memory of the KV cache in GiB."
@@ -126,19 +131,93 @@ class Settings(ServiceSettings):
         default=False, description="sim: obey `[[sim:…]]` directives of the last message."
     )
 
-    @field_validator("engine")
-    @classmethod
-    def _is_available(cls, value: str) -> str:
-        if value == "openai":
-            raise ValueError("this engine is not available yet; choose vllm or sim")
-        return value
+    upstream_url: str = Field(
+        default="",
+        max_length=2048,
+        validate_default=True,
+        description="openai: the upstream's address up to `/chat/completions`, as "
+        "`http://host:8000/v1`; https is verified. Required by openai.",
+    )
+    upstream_dialect: Literal["openai", "vllm", "llama_cpp", "transformers"] = Field(
+        default="openai",
+        description="openai: the server behind it, which decides what options can be asked for "
+        "and whether a broken-off answer can be continued (vllm).",
+    )
+    upstream_api_key: SecretStr = Field(
+        default=SecretStr(""), description="openai: the key that is sent as a bearer token."
+    )
+    upstream_api_key_file: Path | None = Field(
+        default=None,
+        description="openai: a file that holds the key instead; read again every few seconds.",
+    )
+    upstream_ca_file: Path | None = Field(
+        default=None,
+        description="openai: certificates (PEM) to trust instead of the system's own.",
+    )
+    upstream_tokenizer: Path | None = Field(
+        default=None,
+        description="openai: a folder with the model's tokenizer.json and chat template, to count "
+        "tokens exactly; unset: they are estimated at three bytes each.",
+    )
+    upstream_retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="openai: further tries of a request of which nothing has come yet.",
+    )
+    upstream_silence_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        le=3600,
+        description="openai: an answer of which nothing comes for so long is given up.",
+    )
+    upstream_start_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        le=86_400,
+        description="openai: how long to wait at start for the upstream to answer.",
+    )
+    upstream_look_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=600,
+        description="openai: time between two looks at the upstream's health; after three failed "
+        "ones the replica is not ready until one succeeds.",
+    )
+    external: bool | None = Field(
+        default=None,
+        description="Whether prompts leave the operator's own machines, which tenants can be "
+        "forbidden; unset: true for openai, else false.",
+    )
 
     @field_validator("model")
     @classmethod
     def _is_named(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.data.get("engine") == "vllm":
             raise ValueError("is required by the vllm engine: a folder or a Hugging Face name")
+        if not value and info.data.get("engine") == "openai":
+            raise ValueError("is required by the openai engine: the model's name at the upstream")
         return value
+
+    @field_validator("upstream_url")
+    @classmethod
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.data.get("engine") == "openai":
+            raise ValueError("is required by the openai engine")
+        if value and not re.fullmatch(r"https?://[^@\s?#]+", value):
+            raise ValueError("must be http(s)://host[:port][/path] without user, query or fragment")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        if self.upstream_api_key.get_secret_value() and self.upstream_api_key_file:
+            raise ValueError("give UPSTREAM_API_KEY or UPSTREAM_API_KEY_FILE, not both")
+        return self
+
+    @property
+    def prompts_leave(self) -> bool:
+        """Whether the engine is outside the operator's own fleet."""
+        return self.engine == "openai" if self.external is None else self.external
 
     @property
     def served_model_id(self) -> str:

@@ -16,7 +16,7 @@ def invalid(*fields: FieldError) -> ServiceError:
 
 
 def context_too_long(prompt_tokens: int, max_tokens: int, context_length: int) -> ServiceError:
-    """Prompt and answer do not fit."""
+    """Prompt and answer do not fit. ``prompt_tokens``: about, where only the upstream counts."""
     return ServiceError(
         grpc.StatusCode.INVALID_ARGUMENT,
         "context_too_long",
@@ -42,13 +42,10 @@ def model_revision_mismatch(revision: str) -> ServiceError:
     )
 
 
-def overloaded() -> ServiceError:
-    """The queue at the door is full."""
+def overloaded(why: str = "as many requests wait as may", retry_after: float = 1.0) -> ServiceError:
+    """The queue, here or behind, is full; ``retry_after`` in seconds."""
     return ServiceError(
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "overloaded",
-        "as many requests wait as may",
-        retry_after=1.0,
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded", why, retry_after=retry_after
     )
 
 

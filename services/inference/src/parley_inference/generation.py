@@ -22,12 +22,15 @@ from parley_inference.door import Door, Ticket
 from parley_inference.engine.base import (
     Continuation,
     Engine,
+    EngineBusy,
     EngineDead,
     EngineError,
     EngineRequest,
+    EngineUsage,
     Finish,
     GenerationFailed,
     Prompt,
+    PromptTooLong,
     RequestRefused,
     Sampling,
 )
@@ -57,6 +60,19 @@ class _Answer:
     prompt_tokens: int
     cached_prompt_tokens: int = 0
     finish: Finish | None = None
+    # Tokens of the answer as the engine counted them, where it does so otherwise than by ids.
+    counted_tokens: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer, those that existed before included."""
+        return self.assembler.tokens if self.counted_tokens is None else self.counted_tokens
+
+    def take(self, usage: EngineUsage) -> None:
+        """Believe the engine's own count."""
+        self.prompt_tokens = max(usage.prompt, 0)
+        self.cached_prompt_tokens = min(max(usage.cached, 0), self.prompt_tokens)
+        self.counted_tokens = self.existing + max(usage.completion, 0)
 
 
 class Generator:
@@ -78,19 +94,23 @@ class Generator:
         times = Timeline(time.monotonic())
         asked = check_generate(request, self._bounds)
         with self._door.admit(request.request_id) as ticket:
-            self._check_served(request, asked)
+            await self._check_served(request, asked)
             info = self._engine.info
             spans.describe_request(
                 engine=info.engine,
-                model=info.model_id,
+                model=request.model,
                 request_id=request.request_id,
                 max_tokens=asked.sampling.max_tokens,
                 temperature=asked.sampling.temperature,
             )
             prompt = await self._prepare(request, asked, seconds)
-            ticket.prompt(len(prompt.token_ids))
+            ticket.prompt(prompt.length)
+            drawn = self._engine.drawn
             answer = _Answer(
-                times, Assembler(asked.stops), len(asked.generated), len(prompt.token_ids)
+                times,
+                Assembler(asked.stops, drawn=drawn),
+                existing=drawn(asked.generated),
+                prompt_tokens=prompt.length,
             )
             answer.finish = self._replay(asked, prompt, answer.assembler)
             if answer.finish is not None:
@@ -102,6 +122,7 @@ class Generator:
                 request_id=request.request_id,
                 prompt=prompt,
                 sampling=asked.sampling,
+                adapter="" if request.model == info.model_id else request.model,
                 generated=asked.generated,
                 cache_salt=request.cache_salt,
                 priority=request.priority,
@@ -110,14 +131,14 @@ class Generator:
             left = seconds - (time.monotonic() - times.arrived)
             await self._stream(engine_request, answer, ticket, send, left)
 
-    def _check_served(self, request: pb.GenerateRequest, asked: Generation) -> None:
+    async def _check_served(self, request: pb.GenerateRequest, asked: Generation) -> None:
         info = self._engine.info
-        if request.model != info.model_id:
+        if request.model != info.model_id and request.model not in info.adapters:
             raise errors.model_not_found(request.model)
         if request.model_revision and request.model_revision != info.revision:
             raise errors.model_revision_mismatch(info.revision)
         try:
-            self._engine.check(asked.sampling)
+            await self._engine.check(asked.sampling)
         except RequestRefused as refusal:
             raise errors.invalid(FieldError(refusal.field, str(refusal))) from refusal
         if not asked.generated:
@@ -126,6 +147,8 @@ class Generator:
             raise errors.continuation_unsupported()
         if max(asked.generated) >= info.vocab_size:
             raise errors.invalid(FieldError("generated_token_ids", "not tokens of this model"))
+        if self._engine.drawn(asked.generated) > asked.sampling.max_tokens:
+            raise errors.invalid(FieldError("generated_token_ids", "more than `max_tokens`"))
 
     async def _prepare(
         self, request: pb.GenerateRequest, asked: Generation, seconds: float
@@ -138,8 +161,9 @@ class Generator:
         except RequestRefused as refusal:
             raise errors.invalid(FieldError(refusal.field, str(refusal))) from refusal
         length = self._engine.info.context_length
-        if len(prompt.token_ids) + asked.sampling.max_tokens > length:
-            raise errors.context_too_long(len(prompt.token_ids), asked.sampling.max_tokens, length)
+        # An estimate refuses nobody: what counts exactly will.
+        if prompt.length + asked.sampling.max_tokens > length and not prompt.estimated:
+            raise errors.context_too_long(prompt.length, asked.sampling.max_tokens, length)
         return prompt
 
     def _replay(self, asked: Generation, prompt: Prompt, assembler: Assembler) -> Finish | None:
@@ -153,7 +177,7 @@ class Generator:
         matched = assembler.replay(asked.generated, texts)
         if matched or asked.generated[-1] in self._engine.info.end_token_ids:
             return Finish.STOP
-        if len(asked.generated) >= asked.sampling.max_tokens:
+        if assembler.tokens >= asked.sampling.max_tokens:
             return Finish.LENGTH
         return None
 
@@ -207,6 +231,8 @@ class Generator:
                 async for step in steps:
                     drawn = True
                     self._door.tokens += len(step.token_ids)
+                    if step.usage is not None:
+                        answer.take(step.usage)
                     answer.finish = Finish.STOP if outbox.put(step) else step.finish
                     if answer.finish is not None:
                         break
@@ -216,6 +242,12 @@ class Generator:
             outbox.end()
         except RequestRefused as refusal:
             outbox.fail(errors.invalid(FieldError(refusal.field, str(refusal))))
+        except PromptTooLong:
+            length = self._engine.info.context_length
+            asked_for = request.sampling.max_tokens
+            outbox.fail(errors.context_too_long(request.prompt.length, asked_for, length))
+        except EngineBusy as busy:
+            outbox.fail(errors.overloaded(str(busy), busy.retry_after))
         except (EngineDead, GenerationFailed) as error:
             outbox.fail(_broken_off(error, drawn=drawn))
         except Exception as error:  # noqa: BLE001 - told to the call, which logs it
@@ -241,7 +273,7 @@ def _finished(answer: _Answer, finish: Finish) -> pb.GenerateResponse:
             finish_reason=_FINISHES[finish],
             prompt_tokens=answer.prompt_tokens,
             cached_prompt_tokens=answer.cached_prompt_tokens,
-            completion_tokens=answer.assembler.tokens,
+            completion_tokens=answer.tokens,
         )
     )
 
@@ -255,7 +287,7 @@ def _account(answer: _Answer, reason: str) -> None:
     """Metrics and spans of a request that has ended, in whatever way."""
     times = answer.times
     times.ended = times.ended or time.monotonic()
-    drawn = answer.assembler.tokens - answer.existing
+    drawn = answer.tokens - answer.existing
     metrics.FINISHED.labels(reason).inc()
     metrics.COMPLETION_TOKENS.inc(drawn)
     if times.first_token:
@@ -267,11 +299,11 @@ def _account(answer: _Answer, reason: str) -> None:
     if times.first_token and drawn > 1:
         metrics.ITL_SECONDS.observe((times.ended - times.first_token) / (drawn - 1))
     if answer.finish is not None:
-        metrics.ANSWER_TOKENS.observe(answer.assembler.tokens)
+        metrics.ANSWER_TOKENS.observe(answer.tokens)
     spans.describe_usage(
         prompt_tokens=answer.prompt_tokens,
         cached_prompt_tokens=answer.cached_prompt_tokens,
-        completion_tokens=answer.assembler.tokens,
+        completion_tokens=answer.tokens,
         reason=reason,
     )
     spans.record_phases(times)

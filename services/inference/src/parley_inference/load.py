@@ -33,5 +33,9 @@ class LoadReporter:
             max_running=door.max_running,
             max_waiting=door.max_waiting,
             tokens_per_second=door.tokens_per_second(),
-            models=[self._engine.info.model_id] if started else [],
+            models=self._models() if started else [],
         )
+
+    def _models(self) -> list[str]:
+        info = self._engine.info
+        return [info.model_id, *info.adapters]

@@ -61,11 +61,12 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         """Count tokens of messages."""
         messages, sampling = check_count(request, self._bounds)
         self._check_started()
-        if request.model != self._engine.info.model_id:
+        info = self._engine.info
+        if request.model != info.model_id and request.model not in info.adapters:
             raise errors.model_not_found(request.model)
         try:
             if sampling is not None:
-                self._engine.check(sampling)
+                await self._engine.check(sampling)
             async with asyncio.timeout(remaining(context, _COUNT_SECONDS)):
                 counts = await self._engine.count(messages)
         except RequestRefused as refusal:
@@ -75,7 +76,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         return pb.CountTokensResponse(
             tokens=counts.tokens,
             overhead_tokens=counts.overhead,
-            tokenizer_id=self._engine.info.tokenizer_id,
+            tokenizer_id=info.tokenizer_id,
         )
 
     async def ListModels(
@@ -91,6 +92,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             engine=info.engine,
             revision=info.revision,
             tokenizer_id=info.tokenizer_id,
+            adapters=info.adapters,
         )
         return pb.ListModelsResponse(models=[model])
 

@@ -5,7 +5,7 @@ stop string: from such a point, and from the token ids before it, anyone can con
 without taking back a byte. What lies beyond is held, at most until the answer ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from parley_inference.answer.stop import StopMatcher
@@ -22,7 +22,11 @@ class Chunk(NamedTuple):
 class Assembler:
     """The text and tokens of one answer. Single-threaded, nothing waits here."""
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, stops: Sequence[str] = (), *, drawn: Callable[[Sequence[int]], int] = len
+    ) -> None:
+        """``drawn``: how many tokens ids stand for."""
+        self._drawn = drawn
         self._matcher = StopMatcher(stops) if stops else None
         self._offset = 0
         # Characters before the held text; only a matcher needs them.
@@ -47,7 +51,7 @@ class Assembler:
         """
         if self._matcher is not None:
             return self._push_matching(self._matcher, token_ids, texts)
-        self.tokens += len(token_ids)
+        self.tokens += self._drawn(token_ids)
         self._held_ids += token_ids
         for text in texts:
             if text:
@@ -60,7 +64,7 @@ class Assembler:
         self, matcher: StopMatcher, token_ids: Sequence[int], texts: Sequence[str | None]
     ) -> bool:
         for token_id, text in zip(token_ids, texts, strict=True):
-            self.tokens += 1
+            self.tokens += self._drawn((token_id,))
             self._held_ids.append(token_id)
             if text:
                 self._held.append(text)

@@ -9,6 +9,8 @@ returned is closed.
 
     EngineError
     ├── RequestRefused      this request cannot be served by this engine; the caller's fault
+    ├── PromptTooLong       prompt and answer do not fit, as only the engine could tell
+    ├── EngineBusy          the engine takes no more for now; nothing was drawn
     ├── GenerationFailed    this request was lost; the engine lives
     └── EngineDead          the engine is gone; every request on it is lost
 """
@@ -29,6 +31,18 @@ class RequestRefused(EngineError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class PromptTooLong(EngineError):
+    """Prompt and answer do not fit into the model's context."""
+
+
+class EngineBusy(EngineError):
+    """The engine takes no more for now; ``retry_after`` in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class GenerationFailed(EngineError):
@@ -94,10 +108,21 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered prompt: the chat template's result as token ids, and what it came from."""
+    """A rendered prompt: the chat template's result as token ids, and what it came from.
 
-    token_ids: list[int]
+    Where an upstream renders it, ``token_ids`` is empty and ``counted`` says how long it is, by
+    the upstream's own tokenizer or, if ``estimated``, about.
+    """
+
+    token_ids: Sequence[int]
     messages: Sequence[Message] = field(repr=False)
+    counted: int = 0
+    estimated: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt."""
+        return self.counted or len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +132,20 @@ class EngineRequest:
     request_id: str
     prompt: Prompt
     sampling: Sampling
+    # An adapter's name; empty: the model itself.
+    adapter: str = ""
     generated: Sequence[int] = ()
     cache_salt: str = ""
     priority: int = 0
     trace_headers: dict[str, str] = field(default_factory=dict)
+
+
+class EngineUsage(NamedTuple):
+    """Tokens of a request as its engine counted them; ``completion``: those of this request."""
+
+    prompt: int
+    cached: int
+    completion: int
 
 
 @dataclass(slots=True)
@@ -120,7 +155,8 @@ class Step:
     ``texts[i]`` belongs to ``token_ids[i]``: ``""`` for a token without text, None for one that
     ends inside a character (its bytes appear with a later token). An end-of-sequence token is
     among the ids. ``cached_prompt_tokens`` and ``scheduled_at`` (``time.monotonic()`` seconds;
-    0: unknown) are set on the first step of a request, ``finish`` on its last.
+    0: unknown) are set on the first step of a request, ``finish`` on its last, and with it
+    ``usage`` where the engine counts otherwise than by its token ids.
     """
 
     token_ids: Sequence[int]
@@ -128,11 +164,16 @@ class Step:
     finish: Finish | None = None
     cached_prompt_tokens: int = 0
     scheduled_at: float = 0.0
+    usage: EngineUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is served. ``end_token_ids`` end an answer; ``vocab_size`` bounds token ids."""
+    """What is served. ``end_token_ids`` end an answer; ``vocab_size`` bounds token ids.
+
+    ``adapters`` can be asked for by name instead of the model. ``external``: prompts leave the
+    operator's own machines.
+    """
 
     model_id: str
     engine: str
@@ -142,6 +183,8 @@ class ModelInfo:
     vocab_size: int
     end_token_ids: frozenset[int]
     max_running: int
+    adapters: tuple[str, ...] = ()
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +205,10 @@ class Engine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether requests can be served; False for good once the engine has died."""
+
+    @property
+    def trouble(self) -> str:
+        """Why no request can be served for now, though the engine lives; empty: it can."""
 
     @property
     def kv_free_share(self) -> float:
@@ -185,11 +232,14 @@ class Engine(Protocol):
     async def count(self, messages: Sequence[Message]) -> TokenCounts:
         """Count tokens, without touching what draws them. Raises RequestRefused."""
 
-    def check(self, sampling: Sampling) -> None:
-        """Raise RequestRefused for options that this engine does not have."""
+    async def check(self, sampling: Sampling) -> None:
+        """Raise RequestRefused for options that this engine cannot serve."""
 
     def continuation(self, sampling: Sampling) -> Continuation:
         """How an answer drawn with these options can be continued."""
+
+    def drawn(self, token_ids: Sequence[int]) -> int:
+        """How many tokens of the model the ids of an answer stand for."""
 
     def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str | None]:
         """The texts that the tokens of an answer complete, as ``Step.texts`` gave them."""
@@ -199,5 +249,5 @@ class Engine(Protocol):
 
         The last step has ``finish``. Closing or cancelling the generator aborts the request;
         it holds no place in the engine once that has returned.
-        Raises GenerationFailed, EngineDead, RequestRefused.
+        Raises RequestRefused, PromptTooLong, EngineBusy, GenerationFailed, EngineDead.
         """

@@ -6,7 +6,6 @@ vLLM 0.32 (``vllm/v1/engine/async_llm.py``).
 """
 
 import asyncio
-import hashlib
 import logging
 import multiprocessing
 import shutil
@@ -34,13 +33,13 @@ from parley_inference.engine.base import (
 )
 from parley_inference.engine.hf_tokenizer import HfTokenizer
 from parley_inference.engine.revision import folder_revision
+from parley_inference.engine.seeds import seed_at
 from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
 from parley_kit.errors import StartupError
 
 _log = logging.getLogger(__name__)
 
 _FINISHES: Final = {"stop": Finish.STOP, "length": Finish.LENGTH}
-_SEED_MASK: Final = (1 << 63) - 1
 _PROGRESS_SECONDS: Final = 5.0
 # Prompts are shared in blocks. vLLM's own choice on CPU, 128 tokens, shares no short chat's.
 _CPU_BLOCK_TOKENS: Final = 32
@@ -91,6 +90,11 @@ class VllmEngine:
     def alive(self) -> bool:
         """Whether vLLM's processes are there and answer."""
         return self._llm is not None and not self._stopped and not self._llm.errored
+
+    @property
+    def trouble(self) -> str:
+        """None that passes: vLLM serves or is dead."""
+        return ""
 
     @property
     def kv_free_share(self) -> float:
@@ -249,7 +253,7 @@ class VllmEngine:
             raise EngineDead("the engine has not started")
         return self._tokenizer
 
-    def check(self, sampling: Sampling) -> None:
+    async def check(self, sampling: Sampling) -> None:
         """vLLM has every option of the contract; schemas are judged when they are compiled."""
 
     def continuation(self, sampling: Sampling) -> Continuation:
@@ -258,6 +262,10 @@ class VllmEngine:
         Greedy answers are not exact either: batches of another make-up round differently.
         """
         return Continuation.NONE if sampling.constrained else Continuation.SAMPLED
+
+    def drawn(self, token_ids: Sequence[int]) -> int:
+        """Each id is a token."""
+        return len(token_ids)
 
     def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str | None]:
         """The texts that the tokens complete."""
@@ -342,7 +350,7 @@ def _sampling_params(request: EngineRequest) -> Any:
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        seed=_seed(sampling.seed, len(request.generated)),
+        seed=seed_at(sampling.seed, len(request.generated)),
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
@@ -351,17 +359,6 @@ def _sampling_params(request: EngineRequest) -> Any:
         # It belongs to this request alone.
         skip_clone=True,
     )
-
-
-def _seed(seed: int | None, position: int) -> int | None:
-    """The seed of what is drawn from ``position`` on: the request's own at the beginning.
-
-    Continuing with the same seed would draw the same random numbers again.
-    """
-    if seed is None or not position:
-        return None if seed is None else seed & _SEED_MASK
-    digest = hashlib.sha256(f"{seed}:{position}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") & _SEED_MASK
 
 
 def _field_of(error: Exception) -> str:

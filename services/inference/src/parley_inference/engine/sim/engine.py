@@ -54,6 +54,7 @@ class SimOptions:
     seed: int | None = None
     kv_blocks: int = 65536
     faults: bool = False
+    external: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +101,7 @@ class SimEngine:
             vocab_size=tokenizer.VOCAB_SIZE,
             end_token_ids=frozenset({tokenizer.END}),
             max_running=options.concurrency,
+            external=options.external,
         )
         self._cache = PrefixCache(options.kv_blocks)
         self._waiting: list[tuple[int, int, _Sequence]] = []
@@ -118,6 +120,11 @@ class SimEngine:
     def alive(self) -> bool:
         """Whether requests can be served."""
         return not self._dead
+
+    @property
+    def trouble(self) -> str:
+        """None ever."""
+        return ""
 
     @property
     def kv_free_share(self) -> float:
@@ -146,7 +153,7 @@ class SimEngine:
         tokens = [len(tokenizer.encode(message.content)) + 2 for message in messages]
         return TokenCounts(tokens, overhead=2)
 
-    def check(self, sampling: Sampling) -> None:
+    async def check(self, sampling: Sampling) -> None:
         """Refuse grammars: the simulator's text follows none."""
         if sampling.json_schema:
             raise RequestRefused("sampling.json_schema", "the sim engine follows no JSON schema")
@@ -155,6 +162,10 @@ class SimEngine:
         """Always exact: a token depends on seed, prompt and position alone."""
         del sampling
         return Continuation.EXACT
+
+    def drawn(self, token_ids: Sequence[int]) -> int:
+        """Each id is a token."""
+        return len(token_ids)
 
     def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str | None]:
         """The texts that the tokens complete. Raises RequestRefused for ids that are none."""

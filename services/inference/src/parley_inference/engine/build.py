@@ -1,0 +1,82 @@
+"""Builds the engine that the settings name; only its own packages are imported."""
+
+from parley_inference.config import Settings
+from parley_inference.engine.base import Engine
+
+
+def build_engine(settings: Settings) -> Engine:
+    """The engine, not started."""
+    builders = {"sim": _sim, "openai": _openai, "vllm": _vllm}
+    return builders[settings.engine](settings)
+
+
+def _sim(settings: Settings) -> Engine:
+    from parley_inference.engine.sim.engine import SimEngine, SimOptions
+
+    return SimEngine(
+        SimOptions(
+            model_id=settings.served_model_id,
+            revision=settings.model_revision or "1",
+            context_length=settings.max_model_len or 8192,
+            ttft=settings.sim_ttft,
+            itl=settings.sim_itl,
+            concurrency=settings.sim_concurrency,
+            answer_tokens=settings.sim_answer_tokens,
+            seed=settings.sim_seed,
+            faults=settings.sim_faults,
+            external=settings.prompts_leave,
+        )
+    )
+
+
+def _openai(settings: Settings) -> Engine:
+    from parley_inference.engine.openai.engine import OpenAiEngine, OpenAiOptions
+    from parley_inference.engine.openai.tokens import Counter
+    from parley_inference.engine.openai.upstream import Upstream, UpstreamOptions
+
+    return OpenAiEngine(
+        OpenAiOptions(
+            model_id=settings.served_model_id,
+            upstream_model=settings.model,
+            dialect=settings.upstream_dialect,
+            revision=settings.model_revision,
+            context_length=settings.max_model_len,
+            max_running=settings.max_num_seqs,
+            retries=settings.upstream_retries,
+            start_seconds=settings.upstream_start_seconds,
+            look_seconds=settings.upstream_look_seconds,
+            external=settings.prompts_leave,
+        ),
+        Upstream(
+            UpstreamOptions(
+                url=settings.upstream_url,
+                key=settings.upstream_api_key.get_secret_value(),
+                key_file=settings.upstream_api_key_file,
+                ca_file=settings.upstream_ca_file,
+                connections=settings.max_num_seqs,
+                silence_seconds=settings.upstream_silence_seconds,
+            )
+        ),
+        Counter(settings.upstream_tokenizer),
+    )
+
+
+def _vllm(settings: Settings) -> Engine:
+    from parley_inference.engine.vllm import VllmEngine, VllmOptions
+
+    return VllmEngine(
+        VllmOptions(
+            model=settings.model,
+            model_id=settings.served_model_id,
+            revision=settings.model_revision,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            kv_cache_gib=settings.kv_cache_gib,
+            threads=settings.cpu_threads,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            eager={"auto": None, "on": False, "off": True}[settings.compile],
+            otlp_endpoint=settings.otlp_endpoint,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+        )
+    )
