@@ -95,6 +95,12 @@ test-chart: .dev  ## Lint and render the chart with Helm (HELM=, on the PATH, or
 	[ -n "$$helm" ] || { echo 'No Helm: install it, or Go to build it, or set HELM='; exit 1; }; \
 	HELM="$$helm" $(PYTEST) tests/chart $(ARGS)
 
+.PHONY: test-discovery
+test-discovery: .dev  ## Finding engines, on a real API server; KUBE_BIN= its binary and etcd's
+	@test -x "$(KUBE_BIN)/kube-apiserver" -a -x "$(KUBE_BIN)/etcd" || { \
+		echo 'Say where kube-apiserver and etcd are: KUBE_BIN=$$(setup-envtest use -p path)'; exit 1; }
+	PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" $(PYTEST) tests/integration/session/test_discovery.py $(ARGS)
+
 .PHONY: bench-durability
 bench-durability: .dev  ## Streamed tokens per second with the run log against without it
 	PYTHONPATH=tests $(PY) -m support.durability $(ARGS)

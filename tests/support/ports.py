@@ -32,3 +32,11 @@ def occupied_port() -> Iterator[int]:
         holder.bind((LOOPBACK, 0))
         holder.listen()
         yield int(holder.getsockname()[1])
+
+
+def own_address() -> str:
+    """Return an IPv4 address of this machine that is not a loopback one; sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        address: str = probe.getsockname()[0]
+    return address

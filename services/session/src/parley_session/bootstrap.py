@@ -25,6 +25,7 @@ from parley_session.context.summarizing import Summarizer
 from parley_session.fleet.base import Fleet
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
+from parley_session.fleet.targets import engine_targets
 from parley_session.jobs.base import Job
 from parley_session.jobs.claims import Claims
 from parley_session.jobs.housekeeping import Housekeeping
@@ -223,7 +224,7 @@ async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
         limits = QueueLimits(total=settings.max_queued_runs, user=settings.max_queued_runs_of_user)
         queue = RedisRunQueue(options, uuid7(), limits)
         stack.push_async_callback(queue.close)
-        fleet = GrpcFleet(parse_targets(settings.inference_targets), _fleet_options(settings))
+        fleet = GrpcFleet(engine_targets(settings.inference_targets), _fleet_options(settings))
         await fleet.start()
         stack.push_async_callback(fleet.stop)
         cache: AnswerCache = NoCache()

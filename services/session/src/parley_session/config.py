@@ -11,6 +11,7 @@ from redis.asyncio.connection import parse_url
 from parley_kit.config import Port, ServiceSettings
 from parley_kit.replicas import parse_targets
 from parley_session.fleet.choosing import Strategy
+from parley_session.fleet.targets import engine_targets
 
 _DAY = 86_400.0
 
@@ -60,8 +61,9 @@ class SessionSettings(ServiceSettings):
     )
 
     inference_targets: str = Field(
-        description="Engines: `host:port,host:port`, or `dns:///name:port` for all addresses "
-        "of a name."
+        description="Engines: `host:port,host:port`, `dns:///name:port` for all addresses of a "
+        "name, or `kubernetes:///service.namespace:port` for the ready endpoints of a Service "
+        "(several by commas, one a model, say; without a namespace: one's own)."
     )
     default_model: str = Field(
         default="",
@@ -103,7 +105,8 @@ class SessionSettings(ServiceSettings):
     )
 
     cache_targets: str = Field(
-        default="", description="Answer cache, as INFERENCE_TARGETS; empty: none."
+        default="",
+        description="Answer cache: `host:port,host:port` or `dns:///name:port`; empty: none.",
     )
     cache_wait_seconds: float = Field(
         default=10.0,
@@ -213,7 +216,7 @@ class SessionSettings(ServiceSettings):
     @field_validator("inference_targets")
     @classmethod
     def _are_targets(cls, value: str) -> str:
-        parse_targets(value)
+        engine_targets(value)
         return value
 
     @field_validator("cache_targets")

@@ -123,3 +123,13 @@ ENGINE_RETRIES = Counter(
     "Requests sent to another engine, by code and whether a token had been drawn.",
     ["code", "continued"],
 )
+DISCOVERY_FAILURES = Counter(
+    "parley_session_discovery_failures_total",
+    "Times the watch of a Service's endpoints broke: away, gone (listed anew), defect.",
+    ["reason"],
+)
+DISCOVERED_ENGINES = Gauge(
+    "parley_session_discovered_engines",
+    "Addresses that a Service's EndpointSlices name as ready.",
+    ["service"],
+)
