@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -180,6 +180,9 @@ class FakeFleet:
 
     def capacity(self, name: str) -> int:
         return self.slots
+
+    def demand(self, queued: int) -> Mapping[str, float]:
+        return dict.fromkeys(self.served, (self.drawing + queued) / self.slots)
 
     async def count_tokens(
         self, name: str, messages: Sequence[pb.ChatMessage], timeout: float

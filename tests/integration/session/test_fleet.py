@@ -19,6 +19,7 @@ from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
 from support.inference import generate_request, sim_replica
 from support.poll import until
+from support.resolvers import ListedResolver
 from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration
@@ -192,3 +193,32 @@ async def test_reports_that_stop_and_come_again_are_followed(
         await until(lambda: not engine.stale)
         # It is the same process: nothing to start slowly.
         assert engine.since == since
+
+
+async def test_the_work_there_is_is_told_in_engines() -> None:
+    async with (
+        engines(2, sim_concurrency=4, sim_itl=0.05, sim_answer_tokens=0) as started,
+        fleet_of(*map(address, started)) as fleet,
+    ):
+        assert fleet.demand(0) == {"sim": 0.0}
+        # Two engines' worth waits before them, whether or not they have room.
+        assert fleet.demand(8) == {"sim": 2.0}
+        answers = [asyncio.create_task(draw(fleet, chat=f"chat{n}")) for n in range(6)]
+        await until(lambda: fleet.demand(0)["sim"] == 1.5)
+        assert fleet.demand(4)["sim"] == 2.5
+        await asyncio.gather(*answers)
+        await until(lambda: fleet.demand(0)["sim"] == 0.0)
+
+
+async def test_work_for_a_model_without_engines_is_told_by_what_one_had() -> None:
+    async with engines(1, sim_concurrency=4) as (started,):
+        resolver = ListedResolver(address(started))
+        fleet = GrpcFleet(resolver)
+        await fleet.start()
+        try:
+            await until(lambda: fleet.demand(0) == {"sim": 0.0})
+            resolver.set()
+            await until(lambda: not fleet._able("sim"))
+            assert fleet.demand(6) == {"sim": 1.5}
+        finally:
+            await fleet.stop()

@@ -64,8 +64,10 @@ async def drain(queue: RunQueue) -> list[str]:
 async def test_tenants_are_served_in_turn_each_in_its_own_order(queue: RunQueue) -> None:
     for name in ("a-1", "a-2", "a-3", "b-1", "b-2", "c-1"):
         assert await queue.put(ticket(name))
+    assert await queue.size() == 6
     assert await drain(queue) == ["a-1", "b-1", "c-1", "a-2", "b-2", "a-3"]
     assert await queue.take() is None
+    assert await queue.size() == 0
 
 
 async def test_places_say_how_many_are_served_before(queue: RunQueue) -> None:

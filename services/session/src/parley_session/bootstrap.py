@@ -23,6 +23,7 @@ from parley_session.config import SessionSettings
 from parley_session.context.builder import ContextBuilder
 from parley_session.context.summarizing import Summarizer
 from parley_session.fleet.base import Fleet
+from parley_session.fleet.demand import report_demand
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
 from parley_session.fleet.targets import engine_targets
@@ -321,6 +322,7 @@ async def _background(
             group.create_task(_get_ready(outside, get_ready), name="readiness"),
             group.create_task(session.scheduler.run(), name="scheduler"),
             group.create_task(session.dispatcher.run(), name="dispatcher"),
+            group.create_task(report_demand(outside.fleet, outside.queue), name="demand"),
         ]
         try:
             yield

@@ -123,6 +123,15 @@ ENGINE_RETRIES = Counter(
     "Requests sent to another engine, by code and whether a token had been drawn.",
     ["code", "continued"],
 )
+QUEUE_SIZE = Gauge(
+    "parley_session_queue_size", "Runs that wait for the fleet, of all replicas together."
+)
+ENGINE_DEMAND = Gauge(
+    "parley_session_engine_demand",
+    "The work there is for a model, in engines: what they have and what waits for them. Every"
+    " replica says the same; scale on the maximum.",
+    ["model"],
+)
 DISCOVERY_FAILURES = Counter(
     "parley_session_discovery_failures_total",
     "Times the watch of a Service's endpoints broke: away, gone (listed anew), defect.",

@@ -7,7 +7,7 @@ token path copies nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +84,12 @@ class Fleet(Protocol):
 
     def capacity(self, model: str) -> int:
         """Return how many answers the engines of a model draw at a time."""
+
+    def demand(self, queued: int) -> Mapping[str, float]:
+        """Return the work there is, in engines, for each model; `queued` wait for any of them.
+
+        What is queued counts for the models without room, in proportion to their work.
+        """
 
     async def count_tokens(
         self, model: str, messages: Sequence[pb.ChatMessage], timeout: float

@@ -13,6 +13,7 @@ from parley.inference.v1 import inference_pb2_grpc as pb_grpc
 from parley_kit.errors import ServiceError
 from parley_kit.rpc.client import call_unary, open_stream
 from parley_session.fleet.base import Model
+from parley_session.fleet.scaling import EngineLoad
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,16 @@ class Engine:
         """Requests that it has; a report may lag behind what is `inflight` from here."""
         report = self._fresh
         return max(report.running + report.waiting if report else 0, inflight)
+
+    @property
+    def base_model(self) -> str:
+        """Name of the model that it serves, adapters aside; empty: not known yet."""
+        return self.report.models[0] if self.report and self.report.models else ""
+
+    def as_load(self) -> EngineLoad:
+        """Return its load as last reported."""
+        report = self.report or pb.LoadReport()
+        return EngineLoad(report.running, report.waiting, report.max_running, self.kv_used_share)
 
     def start_slowly(self) -> None:
         """Take note that it begins to take requests, or to take them again."""

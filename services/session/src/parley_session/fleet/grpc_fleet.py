@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parley.inference.v1 import inference_pb2 as pb
@@ -21,6 +21,7 @@ from parley_kit.replicas import Replica, ReplicaSet, Resolver
 from parley_kit.rpc.client import call_unary, open_stream
 from parley_session import metrics
 from parley_session.domain import errors
+from parley_session.fleet import scaling
 from parley_session.fleet.base import Draw, Model, TokenCounts
 from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp
 from parley_session.fleet.drawing import NOT_TAKEN, Drawing
@@ -60,6 +61,8 @@ class GrpcFleet:
         self._options = options or FleetOptions()
         self._chooser = Chooser(self._options.strategy)
         self._outliers = Outliers(self._options.outliers)
+        # What an engine of each base model batches, as last seen.
+        self._capacities: dict[str, int] = {}
         self._replicas: ReplicaSet[Engine] = ReplicaSet(
             resolver,
             name="inference",
@@ -112,6 +115,28 @@ class GrpcFleet:
     def capacity(self, model: str) -> int:
         """See `Fleet.capacity`."""
         return sum(replica.attachment.capacity for replica in self._able(model))
+
+    def demand(self, queued: int) -> Mapping[str, float]:
+        """See `Fleet.demand`."""
+        serving: dict[str, list[Engine]] = {}
+        for replica in self._replicas.ready():
+            engine = replica.attachment
+            if engine.base_model and not engine.draining:
+                serving.setdefault(engine.base_model, []).append(engine)
+                self._capacities[engine.base_model] = engine.capacity
+        loads = {
+            model: [engine.as_load() for engine in serving.get(model, ())]
+            for model in self._capacities
+        }
+        work = {model: scaling.demand(found) for model, found in loads.items()}
+        short = [model for model in work if self.room(model) <= 0] or list(work)
+        total = sum(work[model] for model in short)
+        for model in short:
+            share = work[model] / total if total else 1 / len(short)
+            work[model] = scaling.demand(
+                loads[model], round(queued * share), self._capacities[model]
+            )
+        return work
 
     async def _first_model(self) -> str:
         listed = await self.models()

@@ -60,6 +60,9 @@ class RunQueue(Protocol):
     async def put(self, ticket: Ticket) -> bool:
         """Let a run wait, at the end of its tenant's line. False: it does already."""
 
+    async def size(self) -> int:
+        """Return how many wait, in all."""
+
     async def position(self, ticket: Ticket) -> int | None:
         """Return a run's place, tenants being served in turn; 1 is next. None: it does not wait."""
 

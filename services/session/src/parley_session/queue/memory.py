@@ -63,6 +63,11 @@ class MemoryRunQueue:
         self._put.set()
         return True
 
+    async def size(self) -> int:
+        """See `RunQueue.size`."""
+        self._reach()
+        return len(self)
+
     async def position(self, ticket: Ticket) -> int | None:
         """See `RunQueue.position`."""
         self._reach()

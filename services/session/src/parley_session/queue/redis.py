@@ -66,6 +66,11 @@ class RedisRunQueue:
         """See `RunQueue.put`."""
         return bool(await self._run("put", self._put, ticket.tenant, ticket.run_id, ticket.user))
 
+    async def size(self) -> int:
+        """See `RunQueue.size`."""
+        async with self._operation("size"):
+            return int(await self._client.get(f"{self._prefix}:total") or 0)
+
     async def position(self, ticket: Ticket) -> int | None:
         """See `RunQueue.position`."""
         place = await self._run("position", self._position, ticket.tenant, ticket.run_id)
