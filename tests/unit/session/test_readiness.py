@@ -8,6 +8,8 @@ from typing import Any, cast
 import pytest
 
 from parley_session import bootstrap
+from parley_session.queue.memory import MemoryRunQueue
+from support.session_world import FakeFleet
 
 
 class Endless:
@@ -29,7 +31,10 @@ class Broken:
 
 
 class Outside:
-    store = Broken()
+    def __init__(self) -> None:
+        self.store = Broken()
+        self.fleet = FakeFleet()
+        self.queue = MemoryRunQueue(monotonic=asyncio.get_running_loop().time)
 
 
 async def test_a_defect_on_the_way_to_ready_ends_the_replica() -> None:
