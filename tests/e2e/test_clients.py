@@ -158,7 +158,6 @@ async def test_a_refusal_is_a_sentence_and_a_status(stack: Stack, language: str)
 
 
 async def test_the_lines_of_the_page_work_in_their_order(stack: Stack, tmp_path: Path) -> None:
-    example_clients.node()
     blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(blocks) == 6
     marker = "-- next --"
@@ -168,7 +167,8 @@ async def test_the_lines_of_the_page_work_in_their_order(stack: Stack, tmp_path:
     script = script.replace("Tell me a long story.", slow)
     assert slow in script
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    tools = (Path(sys.executable).parent, Path(example_clients.node()).parent)
+    path = os.pathsep.join([*map(str, tools), os.environ["PATH"]])
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-eu",

@@ -1,4 +1,4 @@
-"""A skipped test fails the run, unless `tests/skips.txt` names it.
+"""A skipped test fails the run, unless `tests/skips.txt` names it, with its reason.
 
 Active where `PARLEY_FAIL_ON_SKIP` is set, as CI does; elsewhere skips are only
 listed. Load it as a pytest plugin.
@@ -15,15 +15,15 @@ ALLOWED = Path(__file__).parent.parent / "skips.txt"
 
 
 def read_allowed(text: str) -> dict[str, str]:
-    """Parse lines of `<beginning of a test id> # <reason>`; comments begin with `#`."""
+    """Parse lines of `<test id> # <beginning of the reason>`; comments begin with `#`."""
     allowed = {}
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
-            beginning, separator, reason = line.partition(" # ")
+            test, separator, reason = line.partition(" # ")
             if not separator or not reason.strip():
-                message = f"{ALLOWED.name}: no reason given for {beginning.strip()!r}"
+                message = f"{ALLOWED.name}: no reason given for {test.strip()!r}"
                 raise ValueError(message)
-            allowed[beginning.strip()] = reason.strip()
+            allowed[test.strip()] = reason.strip()
     return allowed
 
 
@@ -36,8 +36,12 @@ class SkipGuard:
         self.skipped: dict[str, str] = {}
 
     def unexpected(self) -> list[str]:
-        """Ids that were skipped and that the list does not name."""
-        return [i for i in self.skipped if not any(i.startswith(a) for a in self._allowed)]
+        """Ids that were skipped and that the list does not name, or for another reason."""
+        return [test for test in self.skipped if not self._is_allowed(test)]
+
+    def _is_allowed(self, test: str) -> bool:
+        reason = self.skipped[test].removeprefix("Skipped: ")
+        return test in self._allowed and reason.startswith(self._allowed[test])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a skipped test and why."""
@@ -57,14 +61,10 @@ class SkipGuard:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the committed list, and what is not on it."""
-        terminalreporter.write_line(f"skips allowed by {ALLOWED.name}: {len(self._allowed)}")
-        for beginning, reason in self._allowed.items():
-            terminalreporter.write_line(f"  {beginning}: {reason}")
-        for nodeid in self.unexpected():
-            terminalreporter.write_line(
-                f"skipped, not on the list: {nodeid}: {self.skipped[nodeid]}"
-            )
+        """Print what was skipped, and what of it is not on the list."""
+        for test, reason in self.skipped.items():
+            listed = "as listed" if self._is_allowed(test) else "not on the list"
+            terminalreporter.write_line(f"skipped, {listed}: {test}: {reason}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

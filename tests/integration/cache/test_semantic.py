@@ -92,17 +92,20 @@ async def test_other_replicas_hear_of_answers_and_of_their_end(
             await refused(two)
 
 
-@pytest.mark.parametrize("index", ["local", "vector_sets"])
+@pytest.mark.parametrize(
+    ("index", "server"), [("local", "redis_url"), ("vector_sets", "redis8_url")]
+)
 async def test_a_replica_that_starts_finds_what_others_stored(
-    index: str, redis8_url: str, serve: Serve
+    index: str, server: str, serve: Serve, request: pytest.FixtureRequest
 ) -> None:
+    url: str = request.getfixturevalue(server)
     shared = {"key_prefix": f"test:{index}", "model": WordModel(), "index": index}
-    async with serve(redis8_url, **shared) as (stub, _):
+    async with serve(url, **shared) as (stub, _):
         everything = pb.InvalidateRequest(tenant="acme", all=True)
         await call_unary(stub.Invalidate, everything, timeout=10)
         await keep(stub)
         await served(stub)
-    async with serve(redis8_url, **shared) as (stub, _):
+    async with serve(url, **shared) as (stub, _):
         await served(stub)
         await call_unary(stub.Invalidate, everything, timeout=10)
         await refused(stub)

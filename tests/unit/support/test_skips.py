@@ -4,17 +4,17 @@ import pytest
 
 from support.skips import ALLOWED, SkipGuard, read_allowed
 
-LISTED = "tests/e2e/test_gpu.py::test_fast # needs a GPU\n"
+LISTED = "tests/e2e/test_gpu.py::test_fast[fp8] # no GPU\n"
 
 
-def skip(guard: SkipGuard, nodeid: str) -> None:
+def skip(guard: SkipGuard, nodeid: str, reason: str = "no GPU: none is lent") -> None:
     guard.pytest_runtest_logreport(
         pytest.TestReport(
             nodeid=nodeid,
             location=("", 0, ""),
             keywords={},
             outcome="skipped",
-            longrepr=("test_gpu.py", 1, "Skipped: no GPU"),
+            longrepr=("test_gpu.py", 1, f"Skipped: {reason}"),
             when="setup",
         )
     )
@@ -34,10 +34,16 @@ def status_after(guard: SkipGuard) -> int:
 
 def test_a_skip_that_the_list_does_not_name_fails_the_run() -> None:
     guard = SkipGuard(read_allowed(LISTED), fail=True)
-    skip(guard, "tests/e2e/test_gpu.py::test_fast[bf16]")
+    skip(guard, "tests/e2e/test_gpu.py::test_fast[fp8]")
     assert status_after(guard) == pytest.ExitCode.OK
-    skip(guard, "tests/e2e/test_gpu.py::test_slow")
-    assert guard.unexpected() == ["tests/e2e/test_gpu.py::test_slow"]
+    skip(guard, "tests/e2e/test_gpu.py::test_fast[fp8-large]")
+    assert guard.unexpected() == ["tests/e2e/test_gpu.py::test_fast[fp8-large]"]
+    assert status_after(guard) == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_skip_for_another_reason_than_the_listed_one_fails_the_run() -> None:
+    guard = SkipGuard(read_allowed(LISTED), fail=True)
+    skip(guard, "tests/e2e/test_gpu.py::test_fast[fp8]", reason="out of order")
     assert status_after(guard) == pytest.ExitCode.TESTS_FAILED
 
 
@@ -50,7 +56,7 @@ def test_where_nobody_insists_a_skip_is_only_listed() -> None:
 
 def test_every_line_of_the_list_gives_its_reason() -> None:
     assert read_allowed(f"# a comment\n\n{LISTED}") == {
-        "tests/e2e/test_gpu.py::test_fast": "needs a GPU"
+        "tests/e2e/test_gpu.py::test_fast[fp8]": "no GPU"
     }
     for wrong in ("tests/e2e/test_gpu.py", "tests/e2e/test_gpu.py # "):
         with pytest.raises(ValueError, match="no reason"):
