@@ -53,6 +53,7 @@ METRICS = {
         "parley_session_store_seconds_count",
         "parley_session_log_seconds_count",
         "parley_session_live_runs",
+        "parley_session_fleet_room",
         "parley_rpc_client_seconds_count",
         "parley_rpc_server_seconds_count",
     ),

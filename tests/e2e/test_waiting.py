@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+
+import httpx
 
 from e2e import flows
+from parley_devstack.stack import Stack
 from support.poll import until
 from support.stack import MakeStack
 
@@ -13,45 +17,74 @@ SMALL = {
     "PARLEY_INFERENCE_MAX_NUM_SEQS": "2",
     "PARLEY_INFERENCE_MAX_WAITING": "4",
 }
+# What fills an engine of two: it is given a quarter more than it batches.
+FILLING = 3
 ASKED = 12
 MESSAGE = "[[sim:length tokens=40]] [[sim:slow itl=0.01]] Number {}"
+HOLD = {
+    "message": "[[sim:length tokens=400]] [[sim:slow itl=1]] Hold.",
+    "background": True,
+    "options": {"cache": "bypass"},
+}
+ROOM = re.compile(r"^parley_session_fleet_room (\S+)$", re.MULTILINE)
+
+
+async def room(stack: Stack) -> list[float]:
+    """The room that each replica sees in the fleet."""
+    shown = []
+    async with httpx.AsyncClient() as http:
+        for name in (*stack.names_of("session"), *stack.names_of("worker")):
+            text = (await http.get(f"http://{stack.plan(name).admin}/metrics")).text
+            shown.append(float(ROOM.findall(text)[0]))
+    return shown
 
 
 async def test_twelve_wait_for_an_engine_of_two_and_all_are_answered(
     make_stack: MakeStack,
 ) -> None:
     stack = await make_stack(sessions=2, workers=1, env={"inference": SMALL})
-    options = {"cache": "bypass"}
+    told: dict[int, list[flows.Event]] = {number: [] for number in range(ASKED)}
 
-    async def ask(number: int) -> list[flows.Event]:
-        async with flows.client(stack.url, user=f"user-{number % 3}") as http:
-            return await flows.stream(http, "/chat", MESSAGE.format(number), options=options)
+    async def ask(number: int) -> None:
+        body = {"message": MESSAGE.format(number), "stream": True, "options": {"cache": "bypass"}}
+        async with (
+            flows.client(stack.url, user=f"user-{number % 3}") as http,
+            http.stream("POST", "/chat", json=body) as response,
+        ):
+            assert response.status_code == 201, await response.aread()
+            async for event in flows.events(response):
+                told[number].append(event)
 
-    answers = await asyncio.gather(*(ask(number) for number in range(ASKED)))
-    waited = 0
-    for events in answers:
+    def places(number: int) -> list[int]:
+        return [event.data["position"] for event in told[number] if event.name == "queued"]
+
+    async with flows.client(stack.url, user="holder") as holder:
+        held = [(await holder.post("/chat", json=HOLD)).json()["runID"] for _ in range(FILLING)]
+
+        async def is_full() -> bool:
+            return not any(await room(stack))
+
+        await until(is_full, timeout=20, what="a full engine, and everybody knows")
+        asking = [asyncio.create_task(ask(number)) for number in told]
+        await until(lambda: all(map(places, told)), timeout=20, what="all are told their place")
+        assert sorted(places(number)[0] for number in told)[-1] == ASKED
+        for run in held:
+            assert (await holder.post(f"/runs/{run}/cancel")).status_code == 202
+    await asyncio.gather(*asking)
+    for number, events in told.items():
         assert events[-1].name == "done", events[-1]
         assert flows.joined_text(events) == events[-1].data["message"]["content"]
-        places = [event.data["position"] for event in events if event.name == "queued"]
-        assert all(place >= 1 for place in places)
-        waited += bool(places)
-    # Requests that are judged at the same instant may all find room, so not a number.
-    assert waited
+        assert places(number) == sorted(places(number), reverse=True)
 
 
 async def test_a_users_share_is_told_with_429_and_retry_after(make_stack: MakeStack) -> None:
     env = {"inference": SMALL, "session": {"PARLEY_SESSION_MAX_QUEUED_RUNS_OF_USER": "2"}}
     stack = await make_stack(env=env)
     async with flows.client(stack.url) as http:
-        body = {
-            "message": "[[sim:length tokens=400]] [[sim:slow itl=0.05]] Hold.",
-            "background": True,
-            "options": {"cache": "bypass"},
-        }
         accepted = []
 
         async def refused() -> bool:
-            response = await http.post("/chat", json=body)
+            response = await http.post("/chat", json=HOLD)
             if response.status_code == 202:
                 accepted.append(response.json()["runID"])
                 return False

@@ -65,7 +65,7 @@ STORE_WRITES = frozenset(
         "delete_expired_keys", "insert_usage", "claim_job", "end_job",
     }
 )  # fmt: skip
-QUEUE_WRITES = frozenset({"put", "take", "put_back", "done"})
+QUEUE_WRITES = frozenset({"reserve", "release", "put", "take", "put_back", "done"})
 LOG_WRITES = frozenset({"create", "append", "fence", "renew", "delete"})
 
 

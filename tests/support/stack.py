@@ -33,7 +33,7 @@ def sim_config(folder: Path, **settings: object) -> StackConfig:
     given = settings.pop("env", {})
     assert isinstance(given, dict)
     env = {**given, "inference": {**SIM, **given.get("inference", {})}}
-    defaults: dict[str, object] = {"engine": "sim", "start_seconds": 60.0, "stop_seconds": 10.0}
+    defaults: dict[str, object] = {"engine": "sim", "start_seconds": 180.0, "stop_seconds": 10.0}
     return StackConfig.in_folder(folder, **{**defaults, **settings, "env": env})
 
 

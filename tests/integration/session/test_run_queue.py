@@ -18,7 +18,8 @@ from support.poll import until
 pytestmark = pytest.mark.integration
 
 LIMITS = QueueLimits(total=6, user=3, redeliver_seconds=0.3)
-Open = Callable[[], RunQueue]
+HASTY = QueueLimits(total=1, user=1, reserve_seconds=0.1)
+Open = Callable[..., RunQueue]
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -28,14 +29,15 @@ async def open_queue(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
     if request.param == "memory":
         shared = MemoryRunQueue(LIMITS, monotonic=monotonic)
 
-        def one() -> RunQueue:
+        def one(limits: QueueLimits = LIMITS) -> RunQueue:
+            shared.limits = limits
             return shared
     else:
         options = RedisLogOptions(request.getfixturevalue("redis_url"))
         prefix = f"test:{{{uuid.uuid4().hex}}}"
 
-        def one() -> RunQueue:
-            opened.append(RedisRunQueue(options, uuid.uuid4().hex, LIMITS, prefix=prefix))
+        def one(limits: QueueLimits = LIMITS) -> RunQueue:
+            opened.append(RedisRunQueue(options, uuid.uuid4().hex, limits, prefix=prefix))
             return opened[-1]
 
     yield one
@@ -91,20 +93,71 @@ async def test_a_run_waits_once(queue: RunQueue) -> None:
 
 async def test_bounds_hold_for_a_user_and_in_all(queue: RunQueue) -> None:
     for number in range(3):
-        await queue.check("a", "ann")
+        await queue.reserve(ticket(f"a-{number}"))
         await queue.put(ticket(f"a-{number}"))
     with pytest.raises(QueueFull) as full:
-        await queue.check("a", "ann")
+        await queue.reserve(ticket("a-3"))
     assert full.value.share
     # The same name in another tenant is somebody else.
     for number in range(3):
-        await queue.check("b", "ann")
+        await queue.reserve(ticket(f"b-{number}"))
         await queue.put(ticket(f"b-{number}"))
     with pytest.raises(QueueFull) as full:
-        await queue.check("c", "carl")
+        await queue.reserve(ticket("c-1", "carl"))
     assert not full.value.share
     await drain(queue)
-    await queue.check("a", "ann")
+    await queue.reserve(ticket("a-3"))
+
+
+async def test_bounds_hold_for_those_who_come_at_the_same_instant(open_queue: Open) -> None:
+    queues = [open_queue() for _ in range(2)]
+    came = [ticket(f"{tenant}-{n}") for n in range(5) for tenant in ("a", "b", "c")]
+
+    async def reserve(number: int, who: Ticket) -> bool:
+        try:
+            await queues[number % 2].reserve(who)
+        except QueueFull:
+            return False
+        return True
+
+    let_in = await asyncio.gather(*(reserve(n, who) for n, who in enumerate(came)))
+    assert sum(let_in) == LIMITS.total
+    for tenant in ("a", "b", "c"):
+        mine = [ok for who, ok in zip(came, let_in, strict=True) if who.tenant == tenant]
+        assert sum(mine) <= LIMITS.user
+
+
+async def test_a_kept_place_is_taken_once_or_given_back(queue: RunQueue) -> None:
+    for _ in range(2):
+        for number in range(3):
+            await queue.reserve(ticket(f"a-{number}"))
+    await queue.put(ticket("a-0"))
+    with pytest.raises(QueueFull):
+        await queue.reserve(ticket("a-3"))
+    # One who waits already is not refused: it asks again, and has its place.
+    await queue.reserve(ticket("a-0"))
+    for _ in range(2):
+        await queue.release(ticket("a-1"))
+    await queue.reserve(ticket("a-3"))
+    with pytest.raises(QueueFull):
+        await queue.reserve(ticket("a-4"))
+
+
+async def test_a_place_that_nobody_takes_or_gives_back_is_free_after_a_while(
+    open_queue: Open,
+) -> None:
+    queue = open_queue(HASTY)
+    await queue.reserve(ticket("a-1"))
+
+    async def is_free() -> bool:
+        try:
+            await queue.reserve(ticket("b-1"))
+        except QueueFull:
+            return False
+        return True
+
+    assert not await is_free()
+    await until(is_free, what="free")
 
 
 async def test_an_entry_is_taken_by_one_of_many(open_queue: Open) -> None:
@@ -148,7 +201,8 @@ async def test_what_is_put_back_keeps_its_place_and_is_taken_by_others(open_queu
 
 async def _counted(queue: RunQueue) -> bool:
     try:
-        await queue.check("a", "ann")
+        for number in range(LIMITS.user):
+            await queue.reserve(ticket(f"a-new-{number}"))
     except QueueFull:
         return True
     return False
@@ -179,7 +233,10 @@ async def test_a_drained_queue_leaves_nothing_but_its_counters(
     if not isinstance(queue, RedisRunQueue):
         return
     for name in ("a-1", "b-1"):
+        await queue.reserve(ticket(name))
         await queue.put(ticket(name))
+    await queue.reserve(ticket("c-1"))
+    await queue.release(ticket("c-1"))
     await drain(queue)
     keys = {
         key.decode().rpartition(":")[2] for key in await queue._client.keys(f"{queue._prefix}*")

@@ -12,6 +12,10 @@ RUNS = Counter(
     ["state", "code"],
 )
 LIVE_RUNS = Gauge("parley_session_live_runs", "Answers being made by this replica now.")
+FLEET_ROOM = Gauge(
+    "parley_session_fleet_room",
+    "Answers that the engines could begin at once, as this replica last saw it.",
+)
 RUN_SECONDS = Histogram(
     "parley_session_run_seconds",
     "From a turn's acceptance to its last event.",

@@ -64,6 +64,10 @@ class Draw:
         return max(0.001, self.deadline - asyncio.get_running_loop().time())
 
 
+# Of the model that is asked for: any.
+ANY_MODEL = ""
+
+
 class Fleet(Protocol):
     """Engines, seen as one."""
 
@@ -77,7 +81,7 @@ class Fleet(Protocol):
         """
 
     def room(self, model: str) -> int:
-        """Return how many more answers could be drawn now, as far as reported; "": of any model.
+        """Return how many more answers could be drawn now, as far as reported. ANY_MODEL: of any.
 
         A little more than the engines batch, so that they never wait for the next one.
         """

@@ -26,10 +26,15 @@ class QueueFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds on what waits. Requests that are judged at once may exceed them by a few."""
+    """Bounds on what waits, in all and of one user.
+
+    They judge who comes; a run that was accepted is always let wait.
+    """
 
     total: int = 512
     user: int = 32
+    # Seconds for which a place is kept that is neither taken nor given back.
+    reserve_seconds: float = 60.0
     # Seconds after which an entry that was taken and not acknowledged is taken again.
     redeliver_seconds: float = 10.0
 
@@ -54,8 +59,15 @@ class Delivery:
 class RunQueue(Protocol):
     """Every method may raise QueueUnavailable."""
 
-    async def check(self, tenant: str, user: str) -> None:
-        """Return if another run of this user may wait. Raises QueueFull."""
+    async def reserve(self, ticket: Ticket) -> None:
+        """Keep a place for a run that may come to wait; repeatable. Raises QueueFull.
+
+        The place counts as one who waits, until `put`, `release`, or the end of
+        `QueueLimits.reserve_seconds`.
+        """
+
+    async def release(self, ticket: Ticket) -> None:
+        """Give back a place that was kept; repeatable."""
 
     async def put(self, ticket: Ticket) -> bool:
         """Let a run wait, at the end of its tenant's line. False: it does already."""

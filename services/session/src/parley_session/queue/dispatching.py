@@ -7,6 +7,7 @@ import logging
 
 from parley_session import metrics
 from parley_session.domain.model import Principal, Run
+from parley_session.fleet.base import ANY_MODEL
 from parley_session.queue.base import Delivery, QueueUnavailable, RunQueue
 from parley_session.queue.gate import Gate
 from parley_session.runs.live import LiveRun
@@ -22,8 +23,6 @@ ROOM_LOOK_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 # Seconds until queue or store are asked again after they were away.
 RETRY_SECONDS = 0.5
-# Of the model that is asked for: any.
-ANY_MODEL = ""
 
 
 class Dispatcher:
@@ -40,6 +39,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Dispatch until cancelled."""
         while True:
+            metrics.FLEET_ROOM.set(self._gate.fleet_room())
             try:
                 if await self.dispatch():
                     continue

@@ -32,28 +32,44 @@ class MemoryRunQueue:
         self._ring: dict[str, list[_Entry]] = {}
         # Places in line by run, which a second delivery does not change.
         self._places: dict[str, dict[str, int]] = {}
+        # Places that are kept, by run, and until when.
+        self._held: dict[str, tuple[Ticket, float]] = {}
         self._put = asyncio.Event()
 
     def wipe(self) -> None:
         """Lose everything."""
         self._ring.clear()
         self._places.clear()
+        self._held.clear()
 
     def __len__(self) -> int:
         return sum(map(len, self._places.values()))
 
-    async def check(self, tenant: str, user: str) -> None:
-        """See `RunQueue.check`."""
+    async def reserve(self, ticket: Ticket) -> None:
+        """See `RunQueue.reserve`."""
         self._reach()
-        if len(self) >= self.limits.total:
+        now = self._monotonic()
+        self._held = {run: held for run, held in self._held.items() if held[1] > now}
+        if ticket.run_id in self._held or ticket.run_id in self._places.get(ticket.tenant, {}):
+            return
+        kept = [held for held, _ in self._held.values()]
+        if len(self) + len(kept) >= self.limits.total:
             raise QueueFull(share=False)
-        own = sum(entry.ticket.user == user for entry in self._ring.get(tenant, ()))
-        if own >= self.limits.user:
+        waiting = [entry.ticket for entry in self._ring.get(ticket.tenant, ())]
+        owner = (ticket.tenant, ticket.user)
+        if sum((other.tenant, other.user) == owner for other in waiting + kept) >= self.limits.user:
             raise QueueFull(share=True)
+        self._held[ticket.run_id] = (ticket, now + self.limits.reserve_seconds)
+
+    async def release(self, ticket: Ticket) -> None:
+        """See `RunQueue.release`."""
+        self._reach()
+        self._held.pop(ticket.run_id, None)
 
     async def put(self, ticket: Ticket) -> bool:
         """See `RunQueue.put`."""
         self._reach()
+        self._held.pop(ticket.run_id, None)
         places = self._places.setdefault(ticket.tenant, {})
         if ticket.run_id in places:
             return False

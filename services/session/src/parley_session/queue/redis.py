@@ -42,6 +42,8 @@ class RedisRunQueue:
         self._redelivery = round(self._limits.redeliver_seconds * 1000)
         self._client: Redis = open_client(options, connections=_CONNECTIONS)
         self._blocking: Redis = open_client(options, connections=1)
+        self._reserve = self._client.register_script(scripts.RESERVE)
+        self._release = self._client.register_script(scripts.RELEASE)
         self._put = self._client.register_script(scripts.PUT)
         self._take = self._client.register_script(scripts.TAKE)
         self._done = self._client.register_script(scripts.DONE)
@@ -50,21 +52,22 @@ class RedisRunQueue:
         # The last ring of the bell that was heard.
         self._heard: bytes | str = "$"
 
-    async def check(self, tenant: str, user: str) -> None:
-        """See `RunQueue.check`."""
-        async with self._operation("check"):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.get(f"{self._prefix}:total")
-            pipeline.hget(f"{self._prefix}:users", f"{tenant}\0{user}")
-            total, own = await pipeline.execute()
-        if int(total or 0) >= self._limits.total:
-            raise QueueFull(share=False)
-        if int(own or 0) >= self._limits.user:
-            raise QueueFull(share=True)
+    async def reserve(self, ticket: Ticket) -> None:
+        """See `RunQueue.reserve`."""
+        limits = self._limits
+        kept_ms = round(limits.reserve_seconds * 1000)
+        bounds = (limits.total, limits.user, kept_ms)
+        answer = await self._of_ticket("reserve", self._reserve, ticket, *bounds)
+        if answer != scripts.RESERVED:
+            raise QueueFull(share=answer == scripts.SHARE_FULL)
+
+    async def release(self, ticket: Ticket) -> None:
+        """See `RunQueue.release`."""
+        await self._of_ticket("release", self._release, ticket)
 
     async def put(self, ticket: Ticket) -> bool:
         """See `RunQueue.put`."""
-        return bool(await self._run("put", self._put, ticket.tenant, ticket.run_id, ticket.user))
+        return bool(await self._of_ticket("put", self._put, ticket))
 
     async def size(self) -> int:
         """See `RunQueue.size`."""
@@ -113,6 +116,9 @@ class RedisRunQueue:
         """See `RunQueue.close`."""
         await self._client.aclose()
         await self._blocking.aclose()
+
+    async def _of_ticket(self, name: str, script: Any, ticket: Ticket, *more: int) -> Any:
+        return await self._run(name, script, ticket.tenant, ticket.run_id, ticket.user, *more)
 
     async def _of_delivery(self, name: str, script: Any, delivery: Delivery) -> None:
         ticket = delivery.ticket

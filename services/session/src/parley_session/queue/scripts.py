@@ -7,6 +7,8 @@ KEYS[1] is the prefix, with a hash tag: all keys share a slot.
     :z:TENANT   zset    runs that wait, by their number: presence, and places in line
     :users      hash    runs that wait, by tenant and user
     :total      count   of all
+    :held       zset    runs that a place is kept for, by when it ends (ms)
+    :h:OWNER    zset    the same of one tenant and user
     :number     count   gives the numbers
     :bell       stream  rung when something is put
 
@@ -19,10 +21,45 @@ from typing import Final
 
 GROUP: Final = "workers"
 
+# What RESERVE answers.
+RESERVED: Final = 0
+LINE_FULL: Final = 1
+SHARE_FULL: Final = 2
+
+# ARGV: tenant, run, user, bound in all, bound of a user, milliseconds for which it is kept.
+RESERVE: Final = """
+local p, t, run, user = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local owner = t .. '\\0' .. user
+local held, own = p .. ':held', p .. ':h:' .. owner
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+redis.call('ZREMRANGEBYSCORE', own, '-inf', now)
+if redis.call('ZSCORE', own, run) or redis.call('ZSCORE', p .. ':z:' .. t, run) then return 0 end
+local total = tonumber(redis.call('GET', p .. ':total') or '0')
+if total + redis.call('ZCARD', held) >= tonumber(ARGV[4]) then return 1 end
+local users = tonumber(redis.call('HGET', p .. ':users', owner) or '0')
+if users + redis.call('ZCARD', own) >= tonumber(ARGV[5]) then return 2 end
+for _, key in ipairs({held, own}) do
+  redis.call('ZADD', key, now + ARGV[6], run)
+  redis.call('PEXPIRE', key, ARGV[6])
+end
+return 0
+"""
+
+# ARGV: tenant, run, user.
+RELEASE: Final = """
+local p, run = KEYS[1], ARGV[2]
+redis.call('ZREM', p .. ':held', run)
+return redis.call('ZREM', p .. ':h:' .. ARGV[1] .. '\\0' .. ARGV[3], run)
+"""
+
 # ARGV: tenant, run, user. 1: put; 0: it waits already.
 PUT: Final = """
 local p, t, run, user = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local places, stream = p .. ':z:' .. t, p .. ':s:' .. t
+redis.call('ZREM', p .. ':held', run)
+redis.call('ZREM', p .. ':h:' .. t .. '\\0' .. user, run)
 if redis.call('ZSCORE', places, run) then return 0 end
 redis.call('ZADD', places, redis.call('INCR', p .. ':number'), run)
 redis.call('HINCRBY', p .. ':users', t .. '\\0' .. user, 1)

@@ -9,8 +9,6 @@ that is there already is attached to, before being busy is judged.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from opentelemetry import trace
@@ -32,6 +30,7 @@ from parley_session.domain.model import (
 )
 from parley_session.domain.titles import title_from
 from parley_session.fleet.base import Fleet
+from parley_session.queue.base import Ticket
 from parley_session.queue.gate import Gate
 from parley_session.runs import observing
 from parley_session.runs.advancing import Advancer
@@ -123,7 +122,8 @@ class Acceptance:
     ) -> Accepted | None:
         """Insert the chat with its first turn. None: a chat with this id is there."""
         model = await self._fleet.find(new.model)
-        async with self._room(model.id, principal.tenant, user) as room:
+        ticket = Ticket(asked.run_id, principal.tenant, user)
+        async with self._gate.admit(model.id, ticket) as room:
             empty = new_chat(
                 asked.chat_id, principal.tenant, user, new, model.id, self._clock.now()
             )
@@ -146,7 +146,8 @@ class Acceptance:
         """Have a chat take the turn. None: it has changed since it was read."""
         if chat.pending:
             return await self._take_waiting_turn(principal, chat, asked, key)
-        async with self._room(chat.model, chat.tenant, chat.user) as room:
+        ticket = Ticket(asked.run_id, chat.tenant, chat.user)
+        async with self._gate.admit(chat.model, ticket) as room:
             turn = self._turn(asked, chat.model, seq=chat.next_seq)
             prompt = await self._prompt(chat, turn)
             await self._claim(key)
@@ -218,19 +219,6 @@ class Acceptance:
             ),
             accepted_at=self._clock.now(),
         )
-
-    @asynccontextmanager
-    async def _room(self, model: str, tenant: str, user: str) -> AsyncIterator[bool]:
-        """Keep room for a run while the body decides on it; False: it may wait.
-
-        Raises `queue_full`, `overloaded`.
-        """
-        if self._gate.is_open(model):
-            with self._live_runs.reserve():
-                yield True
-        else:
-            await self._gate.check(tenant, user)
-            yield False
 
     async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, *, room: bool) -> Accepted:
         run = await store_turn(self._store, chat, turn)
