@@ -73,6 +73,11 @@ test-vllm:  ## The whole platform on vLLM with the small model
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/integration tests/e2e -m vllm $(ARGS)
 
+.PHONY: test-engines
+test-engines:  ## Every engine against one suite, vLLM included; the table: reports/engines.md
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	$(PYTEST) tests/integration/inference/test_conformance.py $(ARGS)
+
 .PHONY: test-faults
 test-faults: .dev  ## Every fault on every part, in mid-answer; the table: reports/fault_matrix.md
 	$(PYTEST) tests/faults -m 'not vllm' $(ARGS)
@@ -190,6 +195,11 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-cpu.txt
 	$(COMPILE) --extra vllm-gpu $(COMMON) \
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-gpu.txt
+
+# Apart: its package is built to be read.
+.PHONY: lock-upstreams
+lock-upstreams: .dev
+	$(COMPILE) requirements/upstream-llama-cpp.in -o requirements/upstream-llama-cpp.txt
 
 .PHONY: ci
 ci:  ## What CI runs

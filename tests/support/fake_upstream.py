@@ -128,6 +128,8 @@ class FakeUpstream:
             if reason == "stop" or drawn >= _budget(request):
                 break
             await _pause(reader, self.pace)
+        else:
+            reason = "stop"
         await _event(writer, _choice({}, reason))
         if self.usage:
             counted = {"prompt_tokens": _prompt_tokens(request), "completion_tokens": drawn}
@@ -171,6 +173,9 @@ def _prompt_tokens(request: dict[str, Any]) -> int:
 
 
 def _pieces(request: dict[str, Any]) -> Iterator[str]:
+    if "response_format" in request:
+        schema = request["response_format"]["json_schema"]["schema"]
+        return iter(json.dumps(dict.fromkeys(schema["required"], True)).split(" "))
     messages = [m for m in request["messages"] if m["role"] != "assistant"]
     seed = request.get("seed")
     if seed is None or request.get("continue_final_message"):
@@ -238,3 +243,14 @@ async def fake_upstream(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def main() -> None:
+    """Serve until the process is ended; its port is the only line of output."""
+    async with fake_upstream(pace=0.005, answer_tokens=200) as fake:
+        print(fake.port, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -270,6 +270,8 @@ class OpenAiEngine:
         """A continued answer was part of the upstream's prompt; it is counted once, as answer."""
         if not request.generated:
             return usage
+        if self._counter.estimates:
+            return usage._replace(prompt=max(1, usage.prompt - self.drawn(request.generated)))
         return usage._replace(prompt=request.prompt.length)
 
 
