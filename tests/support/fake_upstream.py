@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import ssl
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -248,7 +249,8 @@ async def fake_upstream(
 async def main() -> None:
     """Serve until the process is ended; its port is the only line of output."""
     async with fake_upstream(pace=0.005, answer_tokens=200) as fake:
-        print(fake.port, flush=True)
+        sys.stdout.write(f"{fake.port}\n")
+        sys.stdout.flush()
         await asyncio.Event().wait()
 
 
