@@ -1,11 +1,13 @@
 """Calls spread over session replicas, and survive them."""
 
 import asyncio
+from collections.abc import Callable
 
 import grpc
 import pytest
 from parley.session.v1 import session_pb2 as pb
 
+from parley_gateway.clients import session
 from parley_kit.errors import ServiceError
 from support.fake_session import ANSWER, FakeSession, Script
 from support.poll import until
@@ -88,6 +90,68 @@ async def test_a_turn_lost_before_acceptance_is_tried_elsewhere_with_the_same_id
     assert all(fake.calls["Complete"] == 1 for fake in stack.replicas)
 
 
+def _once(script: Script, lose: Callable[[], None]) -> None:
+    """Have the next turn lost before it is accepted."""
+
+    def lost() -> None:
+        script.before_accepted = None
+        lose()
+        raise ServiceError(grpc.StatusCode.UNAVAILABLE, "unavailable", "connection reset")
+
+    script.before_accepted = lost
+
+
+async def test_a_lost_turn_waits_for_another_replica_to_be_ready(
+    start_stack: StartStack,
+) -> None:
+    script, resolver = Script(), ChangingResolver(frozenset())
+    stack = await start_stack(replicas=1, script=script, resolver=resolver)
+    new = await FakeSession(stack.memory).start()
+    try:
+        both = frozenset((stack.session.address, new.address))
+        _once(script, lambda: resolver.change(both))
+        response = await stack.client.post("/chat", json={"message": "x"})
+        assert response.status_code == 201, response.text
+        assert stack.session.calls["Complete"] == new.calls["Complete"] == 1
+    finally:
+        await new.stop()
+
+
+async def test_a_lost_turn_goes_to_the_same_replica_once_its_connection_is_made_anew(
+    start_stack: StartStack,
+) -> None:
+    script, resolver = Script(), ChangingResolver(frozenset())
+    stack = await start_stack(replicas=0, resolver=resolver)
+    only = await FakeSession(stack.memory, script).start()
+    try:
+        async with TcpProxy(only.address) as proxy:
+            resolver.change(frozenset((proxy.address,)))
+            await _ready(stack, 1)
+
+            def cut() -> None:
+                proxy.cut()
+                proxy.heal()
+
+            _once(script, cut)
+            response = await stack.client.post("/chat", json={"message": "x"})
+            assert response.status_code == 201, response.text
+            assert only.calls["Complete"] == 2
+    finally:
+        await only.stop()
+
+
+async def test_a_lost_turn_is_refused_as_it_was_lost_where_no_other_gets_ready(
+    start_stack: StartStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "READY_WAIT_SECONDS", 0.1)
+    script = Script()
+    stack = await start_stack(replicas=1, script=script)
+    _once(script, lambda: None)
+    response = await stack.client.post("/chat", json={"message": "x"})
+    assert response.status_code == 503
+    assert stack.session.calls["Complete"] == 1
+
+
 async def _end_the_run(stack: Stack) -> None:
     """Bring the run to its end once somebody waits for it again."""
     await until(lambda: any(fake.calls["AttachRun"] for fake in stack.replicas))
@@ -110,6 +174,19 @@ async def test_a_broken_stream_is_attached_elsewhere_without_a_byte_twice(
     request, _ = stack.memory.last("AttachRun")
     assert request.offset == len(ANSWER[0].encode())
     assert request.resumed
+    # Not where it broke, though that one is ready too.
+    assert not any(fake.calls["Complete"] and fake.calls["AttachRun"] for fake in stack.replicas)
+
+
+async def test_a_broken_stream_is_attached_at_the_same_replica_where_it_is_the_only_one(
+    start_stack: StartStack,
+) -> None:
+    stack = await start_stack(replicas=1, script=Script(break_after=1))
+    ending = asyncio.create_task(_end_the_run(stack))
+    response = await stack.client.post("/chat", json={"message": "x"})
+    assert response.json()["message"]["content"] == "".join(ANSWER)
+    assert stack.session.calls["AttachRun"] >= 1
+    await ending
 
 
 @pytest.mark.parametrize("state", [pb.RUN_STATE_COMPLETED, pb.RUN_STATE_FAILED])

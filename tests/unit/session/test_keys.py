@@ -146,6 +146,45 @@ async def test_a_request_refused_as_busy_may_be_sent_again_under_its_key(world: 
     assert not (await world.replica().start(keyed("bb", "other"))).replayed
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["running", "done"])
+async def test_a_request_that_meets_its_own_twin_replays_it(world: World, done: bool) -> None:
+    _, made = await world.replica().complete(asking())
+    world.fleet.hold_at = 2
+    twin, late = keyed(chat=made.chat.id), keyed(chat=made.chat.id)
+    get_key, accepting = world.store.get_key, world.replica()
+    looks = 0
+
+    async def overtaken(key: str) -> object:
+        # The twin is accepted between the late one's first look and its own acceptance.
+        nonlocal looks
+        looks += 1
+        found = await get_key(key)
+        if looks == 1:
+            accepted = await accepting.start(twin)
+            if done:
+                world.fleet.release.set()
+                await accepting.read(accepted.run.id)
+        return found
+
+    world.store.get_key = overtaken  # type: ignore[method-assign,assignment]
+    accepted = await world.replica().start(late)
+    assert (accepted.run.id, accepted.replayed) == (twin.run_id, True)
+    world.fleet.release.set()
+    text, _ = await world.replica().read(accepted.run.id)
+    assert text == world.fleet.text
+    assert len(await world.messages(made.chat.id)) == 4
+
+
+async def test_a_chat_that_is_busy_with_something_else_refuses_under_any_key(
+    world: World,
+) -> None:
+    _, made = await world.replica().complete(asking())
+    world.fleet.hold_at = 2
+    await world.replica().start(keyed(chat=made.chat.id))
+    assert await refused(world, keyed(chat=made.chat.id, text="other")) == "run_in_progress"
+    world.fleet.release.set()
+
+
 async def test_what_was_accepted_is_replayed_though_the_fleet_is_full_or_gone(
     world: World,
 ) -> None:
