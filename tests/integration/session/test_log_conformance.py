@@ -216,6 +216,22 @@ async def test_followers_read_the_same_whenever_they_come(run_log: RunLog) -> No
         assert read == entries
 
 
+async def test_a_follower_goes_on_from_where_it_was(run_log: RunLog) -> None:
+    stream = await run_log.create(uuid7(), 1)
+    for number in range(1, 4):
+        await run_log.append(stream, text(number))
+    await run_log.fence(stream, 2)
+    follower = run_log.follow(stream, (1, 2))
+    assert [(await anext(follower)).place for _ in range(2)] == [(1, 3), (2, 0)]
+    # Nothing is there yet beyond the last entry: that is no missing stream.
+    later = asyncio.create_task(anext(run_log.follow(stream, (2, 0))))
+    await run_log.append(stream, text(1, 2))
+    assert (await anext(follower)).place == (await later).place == (2, 1)
+    await follower.aclose()
+    with pytest.raises(LogMissing):
+        await anext(run_log.follow(f"{uuid7()}:1", (1, 2)))
+
+
 async def test_many_streams_are_followed_at_once(run_log: RunLog) -> None:
     streams = [await run_log.create(uuid7(), 1) for _ in range(100)]
     followers = [asyncio.create_task(collect(run_log, stream)) for stream in streams]

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from parley_session.clock import Clock
 from parley_session.domain import errors
@@ -19,7 +20,7 @@ from parley_session.queue.gate import Gate
 from parley_session.runs.asking import is_gone
 from parley_session.runs.finishing import Finisher
 from parley_session.runs.live import Ended, Gone, LiveRun, Piece, Queued, check_end, tail_of
-from parley_session.runs.log import LogEntry, LogMissing, LogUnavailable, RunLog
+from parley_session.runs.log import BEGINNING, LogEntry, LogMissing, LogUnavailable, Place, RunLog
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.taking import Taker
 from parley_session.store.base import Store
@@ -32,6 +33,14 @@ LOOK_SECONDS = 0.25
 LOOK_SECONDS_WITH_LOG = 2.0
 # The same for one that waits to be made, if it is not the next one.
 LOOK_SECONDS_IN_LINE = 1.0
+
+
+@dataclass(slots=True)
+class _Read:
+    """How far a reader has come in the log that it reads."""
+
+    stream: str = ""
+    place: Place = BEGINNING
 
 
 class Follower:
@@ -120,6 +129,7 @@ class Follower:
         here: another one goes on. The caller bounds the time and closes the iterator.
         """
         position = offset
+        read = _Read()
         told: Queued | None = None
         while True:
             if live is None:
@@ -150,7 +160,7 @@ class Follower:
                 told = place
                 live = await self._live_runs.launched(run_id, _pause_at(place))
                 continue
-            async with aclosing(self._elsewhere(run, position)) as pieces:
+            async with aclosing(self._elsewhere(run, position, read)) as pieces:
                 async for piece in pieces:
                     position = piece.end
                     yield piece
@@ -164,7 +174,7 @@ class Follower:
             live = await self._taker.take_on_hint(run, lost_replica)
         return live
 
-    async def _elsewhere(self, run: Run, position: int) -> AsyncGenerator[Piece, None]:
+    async def _elsewhere(self, run: Run, position: int, read: _Read) -> AsyncGenerator[Piece, None]:
         """Yield what is logged of a run made elsewhere; ends when the store is to be asked.
 
         That is: at the last event, when the log is gone, or when nothing came for a while.
@@ -172,7 +182,9 @@ class Follower:
         if run.log is None:
             await asyncio.sleep(LOOK_SECONDS)
             return
-        async with aclosing(self._log.follow(run.log)) as entries:
+        if read.stream != run.log:
+            read.stream, read.place = run.log, BEGINNING
+        async with aclosing(self._log.follow(run.log, read.place)) as entries:
             while True:
                 try:
                     async with asyncio.timeout(LOOK_SECONDS_WITH_LOG):
@@ -184,6 +196,7 @@ class Follower:
                     return
                 if entry.last:
                     return
+                read.place = entry.place
                 piece = _beyond(entry, position)
                 if piece is not None:
                     position = piece.end

@@ -12,6 +12,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+# The attempt and number of an entry; they only grow.
+Place = tuple[int, int]
+BEGINNING: Place = (0, 0)
+
 
 class LogUnavailable(Exception):
     """The log's server is away, full or too slow; the write may or may not have happened."""
@@ -43,6 +47,11 @@ class LogEntry:
     finish_reason: str | None = None
     # Set on the last event: the run is committed and everything is in place.
     last: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in its stream."""
+        return self.attempt, self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +106,8 @@ class RunLog(Protocol):
     async def read(self, stream: str) -> Sequence[LogEntry]:
         """Read all entries, oldest first. Raises LogMissing, LogUnavailable."""
 
-    def follow(self, stream: str) -> AsyncGenerator[LogEntry, None]:
-        """Read entries from the beginning and wait for more, until the `last` one.
+    def follow(self, stream: str, after: Place = BEGINNING) -> AsyncGenerator[LogEntry, None]:
+        """Read the entries beyond `after` and wait for more, until the `last` one.
 
         Many followers share few connections. Raises LogMissing when the stream goes away,
         LogUnavailable.

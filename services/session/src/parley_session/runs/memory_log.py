@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from parley_session.runs.log import (
+    BEGINNING,
     LogEntry,
     LogFenced,
     LogLimits,
     LogMissing,
     LogUnavailable,
+    Place,
 )
 
 
@@ -100,9 +103,11 @@ class MemoryRunLog:
         self._reach()
         return list(self._find(stream).entries)
 
-    async def follow(self, stream: str) -> AsyncGenerator[LogEntry, None]:
+    async def follow(self, stream: str, after: Place = BEGINNING) -> AsyncGenerator[LogEntry, None]:
         """See `RunLog.follow`."""
-        position = 0
+        self._reach()
+        entries = self._find(stream).entries
+        position = bisect_right(entries, after, key=lambda entry: entry.place)
         while True:
             self._reach()
             kept = self._find(stream)

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from redis import exceptions
 
 from parley_kit import semconv
-from parley_session.runs.log import LogEntry, LogMissing, LogUnavailable
+from parley_session.runs.log import BEGINNING, LogEntry, LogMissing, LogUnavailable, Place
 from parley_session.runs.log_codec import FIELD, EntryID, encode, format_id
 from parley_session.runs.log_metrics import observe
 from parley_session.runs.redis_client import RedisLogOptions, bounded, open_client
@@ -112,12 +112,12 @@ class RedisRunLog:
                 page = await self._page(key, page[-1][0]) if len(page) == _PAGE else []
         return entries
 
-    async def follow(self, stream: str) -> AsyncGenerator[LogEntry, None]:
+    async def follow(self, stream: str, after: Place = BEGINNING) -> AsyncGenerator[LogEntry, None]:
         """See `RunLog.follow`."""
         key = self._key(stream)
-        position: EntryID = (0, 0)
+        position = after
         page = await self._page(key, position)
-        if not page:
+        if not page and not await self._exists(key):
             raise LogMissing(stream)
         subscription: Subscription | None = None
         try:
@@ -162,6 +162,10 @@ class RedisRunLog:
         async with bounded(self._options.command_seconds):
             rows: Any = await self._client.xrange(key, min=first, count=_PAGE)
         return decode_rows(rows)
+
+    async def _exists(self, key: bytes) -> bool:
+        async with bounded(self._options.command_seconds):
+            return bool(await self._client.exists(key))
 
     def _key(self, stream: str) -> bytes:
         run, _, attempt = stream.rpartition(":")
