@@ -46,7 +46,7 @@ DECIDED: dict[str, tuple[type[BaseSettings], frozenset[str]]] = {
         | {"cache_targets"},
     ),
     "cache": (CacheSettings, EVERYWHERE | {"redis_url", "embedding_model"}),
-    "inference": (InferenceSettings, EVERYWHERE),
+    "inference": (InferenceSettings, EVERYWHERE | {"upstream_api_key", "upstream_api_key_file"}),
 }
 SETTINGS_OF = {
     "gateway.settings": "gateway",
@@ -125,7 +125,7 @@ SHAPES: list[tuple[str, Schema]] = [
     (".replicas", COUNT),
     (".gpus", COUNT),
     (".startupSeconds", AT_LEAST_ONE),
-    (".targetRequests", AT_LEAST_ONE),
+    ("autoscaling.target", {"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
     (".scaleDownSeconds", COUNT),
 ]
 
@@ -140,12 +140,20 @@ def settings_schema(service: str) -> Schema:
     """Return the schema of a service's settings, without those that the chart decides."""
     settings, decided = DECIDED[service]
     found = settings.model_json_schema()
+    choices = found.get("$defs", {})
     properties = {
-        camel(name): {key: value for key, value in shape.items() if key != "title"}
+        camel(name): _plain(shape, choices)
         for name, shape in found["properties"].items()
         if name not in decided
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _plain(shape: Schema, choices: dict[str, Schema]) -> Schema:
+    """Return a setting's schema without titles, and with what it refers to in its place."""
+    referred = choices[shape["$ref"].rpartition("/")[2]] if "$ref" in shape else {}
+    whole = {"enum": referred["enum"], **shape} if referred else shape
+    return {key: value for key, value in whole.items() if key not in {"title", "$ref"}}
 
 
 def comments(text: str) -> dict[str, str]:

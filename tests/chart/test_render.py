@@ -172,6 +172,23 @@ def test_engines_have_their_gpus_their_weights_and_their_time(render: Render) ->
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
 
 
+def test_engines_scale_on_the_work_of_their_own_model(render: Render) -> None:
+    documents = render(WHOLE)
+    trigger = of_kind(documents, "ScaledObject")[0]["spec"]["triggers"][0]["metadata"]
+    assert 'parley_session_engine_demand{namespace="default",model="Qwen3-8B"}' in trigger["query"]
+    scaler = named(documents, "HorizontalPodAutoscaler", "try-parley-inference-big")
+    metric = scaler["spec"]["metrics"][0]["external"]["metric"]
+    assert metric["selector"]["matchLabels"] == {"model": "large"}
+
+
+def test_an_upstreams_key_is_a_file_of_a_secret(render: Render) -> None:
+    hosted = named(render(WHOLE), "Deployment", "try-parley-inference-hosted")
+    volumes = hosted["spec"]["template"]["spec"]["volumes"]
+    assert {"secretName": "upstream", "items": [{"key": "api-key", "path": "key"}]} in [
+        volume.get("secret") for volume in volumes
+    ]
+
+
 def test_an_autoscaled_deployment_names_no_replicas(render: Render) -> None:
     documents = render(WHOLE)
     scaled = {

@@ -1,10 +1,10 @@
 {{/*
-Engines scale on the requests that they have and that wait for them, never on CPU: a replica
-that waits for its GPU is idle to the kernel.
+Engines scale on the work there is, told in engines by session (docs/fleet.md), never on CPU: a
+replica that waits for its GPU is idle to the kernel. The name that a pool serves its model as:
 */}}
-{{- define "parley.engineQuery" -}}
-{{- $pods := printf "namespace=\"%s\",pod=~\"%s-.*\"" .root.Release.Namespace (include "parley.objectName" .) -}}
-sum(parley_inference_running{ {{- $pods -}} }) + sum(parley_inference_waiting{ {{- $pods -}} })
+{{- define "parley.servedModel" -}}
+{{- $settings := .values.settings -}}
+{{- coalesce $settings.modelId (base (default "" $settings.model) | trimAll ".") $settings.engine -}}
 {{- end -}}
 
 {{- define "parley.engineAutoscaler" -}}
@@ -23,13 +23,16 @@ spec:
   minReplicas: {{ $scaling.minReplicas }}
   maxReplicas: {{ $scaling.maxReplicas }}
   metrics:
-    - type: Pods
-      pods:
+    - type: External
+      external:
         metric:
-          name: parley_inference_requests
+          name: parley_session_engine_demand
+          selector:
+            matchLabels:
+              model: {{ include "parley.servedModel" . | quote }}
         target:
           type: AverageValue
-          averageValue: {{ $scaling.targetRequests | quote }}
+          averageValue: {{ $scaling.target | quote }}
   behavior:
     {{- toYaml (default (dict "scaleDown" (dict "stabilizationWindowSeconds" (int $scaling.scaleDownSeconds))) $scaling.behavior) | nindent 4 }}
 {{- else if eq $scaling.kind "keda" -}}
@@ -59,7 +62,7 @@ spec:
     - type: prometheus
       metadata:
         serverAddress: {{ $scaling.prometheus }}
-        query: {{ include "parley.engineQuery" . | quote }}
-        threshold: {{ $scaling.targetRequests | quote }}
+        query: max(max_over_time(parley_session_engine_demand{namespace={{ .root.Release.Namespace | quote }},model={{ include "parley.servedModel" . | quote }}}[30s]))
+        threshold: {{ $scaling.target | quote }}
 {{- end -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 
 {{- define "parley.sessionManaged" -}}
 port: 50051
-inferenceTargets: {{ include "parley.dnsTarget" (dict "root" .root "component" "inference" "port" 50053) }}
+inferenceTargets: kubernetes:///{{ include "parley.componentName" (dict "root" .root "component" "inference") }}.{{ .root.Release.Namespace }}:grpc
 {{- if .root.Values.cache.enabled }}
 cacheTargets: {{ include "parley.dnsTarget" (dict "root" .root "component" "cache" "port" 50052) }}
 {{- end }}
