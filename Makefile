@@ -78,6 +78,10 @@ test-engines:  ## Every engine against one suite, vLLM included; the table: repo
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/integration/inference/test_conformance.py $(ARGS)
 
+.PHONY: test-machine
+test-machine: .dev  ## Random callers, crashes, pauses and takeovers of sessions, for minutes (EXAMPLES=)
+	PARLEY_MACHINE_EXAMPLES=$(or $(EXAMPLES),3000) $(PYTEST) tests/unit/session/test_machine.py $(ARGS)
+
 .PHONY: test-faults
 test-faults: .dev  ## Every fault on every part, in mid-answer; the table: reports/fault_matrix.md
 	$(PYTEST) tests/faults -m 'not vllm' $(ARGS)

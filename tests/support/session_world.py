@@ -105,14 +105,14 @@ class Death:
     dead: bool = False
     writes: list[str] = field(default_factory=list)
 
-    def reach(self) -> None:
-        """Raise Killed if the replica is gone."""
+    async def reach(self) -> None:
+        """Get to what is outside of the replica. Raises Killed if the replica is gone."""
         if self.dead:
             raise Killed
 
     async def write(self, name: str, call: Callable[[], Any]) -> Any:
         """Do a write, or die at it."""
-        self.reach()
+        await self.reach()
         self.writes.append(name)
         if len(self.writes) != self.at:
             return await call()
@@ -138,7 +138,7 @@ class Mortal:
         async def call(*args: Any, **kwargs: Any) -> Any:
             if name in self._writes:
                 return await self._death.write(name, lambda: method(*args, **kwargs))
-            self._death.reach()
+            await self._death.reach()
             return await method(*args, **kwargs)
 
         return call
@@ -372,11 +372,11 @@ class Replica:
 class World:
     """Everything outside of the replicas, and the replicas."""
 
-    def __init__(self) -> None:
-        self.time = ManualClock()
+    def __init__(self, time: ManualClock | None = None, fleet: FakeFleet | None = None) -> None:
+        self.time = time or ManualClock()
         self.store = MemoryStore(now=self.time.now)
         self.log = MemoryRunLog()
-        self.fleet = FakeFleet()
+        self.fleet = fleet or FakeFleet()
         self.cache = FakeCache()
         self.queue = MemoryRunQueue(QueueLimits(total=12, user=6), monotonic=self.time.monotonic)
         self.replicas: list[Replica] = []
