@@ -5,6 +5,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from parley_session.bootstrap import Running
 from support.inference import ReplicaProcess, sim_replica
 from support.poll import until
 from support.servers import MongoDatabase
-from support.session_service import BOB, SECONDS, Client, Stream, completion, session_replica
+from support.session_service import (
+    ALICE,
+    BOB,
+    SECONDS,
+    Client,
+    Stream,
+    completion,
+    session_replica,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -134,6 +143,10 @@ async def test_chats_are_listed_renamed_and_deleted(parts: Parts) -> None:
         assert list(other.chats) == []
 
 
+NAMESAKE = (("parley-tenant", "other"), ALICE[1])
+OWNER_OF_ANOTHER_TENANT = (("parley-tenant", "other"), ("parley-as-owner", "1"))
+
+
 @pytest.mark.parametrize(
     ("name", "request_of"),
     [
@@ -154,13 +167,22 @@ async def test_what_is_somebody_elses_is_not_found(parts: Parts, name: str, requ
     async with parts.session() as (_, client):
         made = await client.complete("Mine")
         request = request_of(made.accepted.chat_id, made.accepted.run_id)
-        stranger = client.as_user(BOB)
-        with pytest.raises(ServiceError) as refused:
-            await stranger.call(name, request)
-        assert refused.value.code == "not_found"
-        with pytest.raises(ServiceError) as refused:
-            await stranger.attach(made.accepted.run_id)
-        assert refused.value.code == "not_found"
+        today = datetime.now(UTC).date()
+        days = pb.GetUsageRequest(
+            from_day=str(today - timedelta(days=1)), to_day=str(today + timedelta(days=1))
+        )
+        for who in (BOB, NAMESAKE, OWNER_OF_ANOTHER_TENANT):
+            stranger = client.as_user(who)
+            with pytest.raises(ServiceError) as refused:
+                await stranger.call(name, request)
+            assert refused.value.code == "not_found"
+            for offset in (0, 2, 1_000_000):
+                with pytest.raises(ServiceError) as refused:
+                    await stranger.attach(made.accepted.run_id, offset)
+                assert refused.value.code == "not_found"
+            if who is not OWNER_OF_ANOTHER_TENANT:
+                assert not (await stranger.call("GetUsage", days)).days
+        assert (await client.call("GetUsage", days)).days[0].runs == 1
         owner = client.as_user((("parley-tenant", "acme"), ("parley-as-owner", "1")))
         await owner.call(name, request)
 
