@@ -63,6 +63,7 @@ STORE_WRITES = frozenset(
         "commit_run", "request_cancel", "fence_runs", "delete_runs", "insert_invalidation",
         "confirm_invalidation", "remove_tombstone", "insert_key", "replace_key",
         "delete_expired_keys", "insert_usage", "claim_job", "end_job",
+        "mark_reporting", "raise_report", "settle_reporting",
     }
 )  # fmt: skip
 QUEUE_WRITES = frozenset({"reserve", "release", "put", "take", "put_back", "done"})

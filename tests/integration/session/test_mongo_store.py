@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ from parley_session.domain.model import (
     Rating,
     Role,
     Summary,
-    UsageRecord,
 )
+from parley_session.domain.usage import ReportRow, UsageRecord, UserDay
 from parley_session.store.base import Backlog, ListCursor, Store
 from parley_session.store.documents.chats import chat_to
 from parley_session.store.mongo.indexes import SINGLE_DOCUMENT_QUERIES
@@ -54,6 +55,8 @@ WRITES = ("insert", "update", "delete", "findAndModify")
 # Their queries are by time, or by whom a chat belongs to.
 LISTS = {"list_chats", "list_busy_chats", "list_expired_chats", "list_tombstones"}
 LISTS |= {"list_invalidations", "list_run_ids", "delete_expired_keys"}
+# Or of a user's day.
+LISTS |= {"list_unreported", "mark_reporting", "settle_reporting", "list_report"}
 
 
 class Recorder(CommandListener):
@@ -148,6 +151,14 @@ async def use_everything(store: Store, recorder: Recorder) -> set[str]:
         await call("delete_expired_keys", START, 10)
         await call("insert_usage", UsageRecord(run.id, "acme", "alice", START.date(), runs=1))
         await call("sum_usage", ALICE, START.date(), START.date())
+    whose = UserDay(START.date(), "acme", "alice")
+    row = ReportRow(*astuple(whose), "a model", 0, 1, 0, 0, 0)
+    await call("list_unreported", after(90_000).date(), 10)
+    await call("mark_reporting", whose, "token")
+    await call("sum_models", whose)
+    await call("raise_report", row)
+    await call("settle_reporting", whose, "token")
+    await call("list_report", START.date(), START.date(), "acme", row, 10)
     for backlog in Backlog:
         await call("count_backlog", backlog, START, 10)
     for attempt in (0, 1):

@@ -58,6 +58,6 @@ async def test_a_backlog_is_what_is_due_and_counted_no_further_than_asked(store:
         gone = make_chat(expires_at=after(n))
         await store.insert_chat(gone)
         await store.mark_deleted(ALICE, gone.id, after(n))
-    for backlog in Backlog:
+    for backlog in set(Backlog) - {Backlog.UNREPORTED}:
         counted = [await store.count_backlog(backlog, after(n), 3) for n in (0, 2, 9)]
         assert counted == [0, 2, 3], backlog

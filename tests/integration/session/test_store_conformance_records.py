@@ -9,7 +9,8 @@ from datetime import date, timedelta
 import pytest
 
 from parley_kit.ids import uuid7
-from parley_session.domain.model import IdempotencyRecord, Principal, UsageDay, UsageRecord
+from parley_session.domain.model import IdempotencyRecord, Principal
+from parley_session.domain.usage import UsageDay, UsageRecord
 from parley_session.store.base import MAX_USAGE_DAYS, Store
 from support.session_data import ALICE, STRANGERS, after
 

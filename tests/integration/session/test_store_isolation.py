@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from parley_session.domain.model import Chat, Message, Principal, Rating, Role, Run, UsageRecord
+from parley_session.domain.model import Chat, Message, Principal, Rating, Role, Run
+from parley_session.domain.usage import UsageRecord
 from parley_session.store.base import Store
 from support.session_data import (
     ALICE,

@@ -7,7 +7,8 @@ import pytest
 
 from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
-from parley_session.domain.model import CacheMode, Principal, UsageDay
+from parley_session.domain.model import CacheMode, Principal
+from parley_session.domain.usage import UsageDay
 from parley_session.runs.asking import NewChat
 from parley_session.usage import Usage
 from support.session_world import ALICE, BOB, Death, Killed, World, asking, deaths, world

@@ -32,6 +32,7 @@ from parley_session.jobs.claims import Claims
 from parley_session.jobs.housekeeping import Housekeeping
 from parley_session.jobs.performing import Performer
 from parley_session.jobs.scheduling import Scheduler
+from parley_session.jobs.usage_report import UsageReporter
 from parley_session.queue.base import QueueLimits, RunQueue
 from parley_session.queue.dispatching import Dispatcher
 from parley_session.queue.gate import Gate
@@ -178,6 +179,7 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
     jobs = [sweeper.job(settings.sweep_seconds, deadline)]
     if settings.housekeeping:
         jobs += housekeeping.jobs(settings.housekeeping_seconds, deadline)
+        jobs.append(UsageReporter(store, clock).job(settings.housekeeping_seconds, deadline))
     performer = Performer(Claims(store, clock, replica), clock)
     return Session(
         servicer,

@@ -161,7 +161,7 @@ class SessionSettings(ServiceSettings):
     housekeeping: bool = Field(
         default=True,
         description="Take part in the jobs that one replica or worker does for all: expired "
-        "chats, tombstones, invalidations, old keys. At least one must.",
+        "chats, tombstones, invalidations, old keys, the usage report. At least one must.",
     )
     housekeeping_seconds: float = Field(
         default=10.0, gt=0, le=3600, description="Time between two runs of such a job, about."

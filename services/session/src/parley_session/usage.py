@@ -11,14 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from parley_session.domain import errors
-from parley_session.domain.model import (
-    CacheStatus,
-    Chat,
-    Principal,
-    Run,
-    UsageDay,
-    UsageRecord,
-)
+from parley_session.domain.model import CacheStatus, Chat, Principal, Run
+from parley_session.domain.usage import UsageDay, UsageRecord
 from parley_session.store.base import MAX_USAGE_DAYS, Store
 
 _HITS = (CacheStatus.EXACT, CacheStatus.SEMANTIC)
@@ -32,6 +26,7 @@ def usage_of_run(run: Run) -> UsageRecord:
         tenant=run.tenant,
         user=run.user,
         day=_day(ended),
+        model=run.request.model,
         chats=1 if run.request.new_chat else 0,
         runs=1,
         prompt_tokens=run.usage.prompt_tokens,
@@ -43,7 +38,12 @@ def usage_of_run(run: Run) -> UsageRecord:
 def usage_of_empty_chat(chat: Chat) -> UsageRecord:
     """What a chat made without a message has used."""
     return UsageRecord(
-        id=chat.id, tenant=chat.tenant, user=chat.user, day=_day(chat.created_at), chats=1
+        id=chat.id,
+        tenant=chat.tenant,
+        user=chat.user,
+        day=_day(chat.created_at),
+        model=chat.model,
+        chats=1,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -353,37 +353,6 @@ class IdempotencyRecord:
     run: str
     background: bool
     expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
-    """What one run, or one chat made without a message, adds to its user's day.
-
-    `id` is that of the run or the chat: a record is inserted once, however often its
-    run is finished. It names nothing else of them and outlives both.
-    """
-
-    id: str
-    tenant: str
-    user: str
-    day: date
-    chats: int = 0
-    runs: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_answers: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UsageDay:
-    """The sums of a user's records of one day (UTC)."""
-
-    day: date
-    chats: int
-    runs: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_answers: int
 
 
 def message_id(chat: str, seq: int) -> str:

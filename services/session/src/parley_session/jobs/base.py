@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+# A backlog is counted no further.
+MOST_COUNTED = 10_000
+
 
 class Unfinished(Exception):
     """A part that the job needs is away; what is left waits for the job's next time."""

@@ -13,15 +13,13 @@ from parley_session import metrics
 from parley_session.answers.base import AnswerCache
 from parley_session.clock import Clock
 from parley_session.domain.model import Chat, Principal
-from parley_session.jobs.base import Job, Unfinished
+from parley_session.jobs.base import MOST_COUNTED, Job, Unfinished
 from parley_session.runs.deleting import Deleter
 from parley_session.runs.keys import reapable_before
 from parley_session.store.base import Backlog, Store
 
 # What is read at a time.
 BATCH = 200
-# A backlog is counted no further.
-MOST_COUNTED = 10_000
 # Ages, in seconds, at which a tombstone is cleaned again.
 CLEANED_AT_AGES = (60.0, 600.0, 3600.0, 6 * 3600.0)
 

@@ -21,9 +21,9 @@ from parley_session.domain.model import (
     Run,
     RunState,
     Usage,
-    UsageDay,
     message_id,
 )
+from parley_session.domain.usage import UsageDay
 from parley_session.fleet.base import Model
 from parley_session.runs.asking import Accepted
 from parley_session.runs.live import Ended, Piece, Queued

@@ -37,9 +37,8 @@ from parley_session.domain.model import (
     Run,
     Summary,
     Turn,
-    UsageDay,
-    UsageRecord,
 )
+from parley_session.domain.usage import ReportRow, UsageDay, UsageRecord, UserDay
 
 # Turns that may wait in one chat, the one being made included.
 MAX_PENDING = 8
@@ -77,6 +76,7 @@ class Backlog(StrEnum):
     TOMBSTONES = "deletedAt"
     INVALIDATIONS = "createdAt"
     KEYS = "key expiresAt"
+    UNREPORTED = "unreported"
 
 
 class Store(Protocol):
@@ -255,13 +255,43 @@ class Store(Protocol):
     # usage ------------------------------------------------------------------
 
     async def insert_usage(self, record: UsageRecord) -> bool:
-        """Insert what a run or a chat has used. False: it is there already."""
+        """Insert what a run or a chat has used, as not reported. False: it is there already."""
 
     async def sum_usage(self, principal: Principal, first: date, last: date) -> Sequence[UsageDay]:
         """Sum the user's records by day, both bounds included; days without any are left out.
 
         Earliest first. ValueError if `principal` names nobody, or for more than
         `MAX_USAGE_DAYS`.
+        """
+
+    async def list_unreported(self, before: date, limit: int) -> Sequence[UserDay]:
+        """Read whose records of days before `before` are not in the report, earliest day first.
+
+        As many as the first `limit` such records name.
+        """
+
+    async def mark_reporting(self, whose: UserDay, token: str) -> None:
+        """Mark the records of a day that are not reported as being reported under `token`."""
+
+    async def sum_models(self, whose: UserDay) -> Sequence[ReportRow]:
+        """Sum all of a user's records of a day, reported or not, by model."""
+
+    async def raise_report(self, row: ReportRow) -> None:
+        """Raise the sums of the report's row to those of `row`, where they are less.
+
+        The ledger only grows, so of two sums of the same records the greater is the later
+        one: rows may be written in any order, and again.
+        """
+
+    async def settle_reporting(self, whose: UserDay, token: str) -> None:
+        """Take the records that are still marked with `token` for reported."""
+
+    async def list_report(
+        self, first: date, last: date, tenant: str | None, after: ReportRow | None, limit: int
+    ) -> Sequence[ReportRow]:
+        """Read rows of the report after `after`, by day, tenant, user and model.
+
+        Both days included; of one tenant, or of all.
         """
 
     # sweeping ---------------------------------------------------------------
@@ -286,7 +316,7 @@ class Store(Protocol):
     async def count_backlog(self, backlog: Backlog, before: datetime, most: int) -> int:
         """Count what the lists of housekeeping would give whose time is before `before`.
 
-        No further than `most`.
+        No further than `most`. Of usage: what is not reported of days before that day.
         """
 
     # periodic jobs ----------------------------------------------------------

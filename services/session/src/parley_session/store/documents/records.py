@@ -1,14 +1,9 @@
-"""Idempotency records, usage, invalidations and jobs as documents, and back.
-
-`usage.day` is the text YYYY-MM-DD, which sorts as the days do.
-"""
+"""Idempotency records, invalidations and jobs as documents, and back."""
 
 from __future__ import annotations
 
-from datetime import date
-
 from parley_session.domain.jobs import JobEnd, JobRecord
-from parley_session.domain.model import IdempotencyRecord, Invalidation, UsageDay, UsageRecord
+from parley_session.domain.model import IdempotencyRecord, Invalidation
 from parley_session.store.documents.fields import (
     EPOCH,
     Document,
@@ -20,7 +15,6 @@ from parley_session.store.documents.fields import (
 KEY_FIELDS = projection("bodyHash", "chat", "run", "background", "expiresAt")
 INVALIDATION_FIELDS = projection("tenant", "chat", "message", "createdAt")
 JOB_FIELDS = projection("attempt", "running", "dueAt", "succeededAt", "left")
-USAGE_SUMS = ("chats", "runs", "promptTokens", "completionTokens", "cachedAnswers")
 
 
 def key_to(record: IdempotencyRecord) -> Document:
@@ -45,40 +39,6 @@ def key_from(document: Fields) -> IdempotencyRecord:
         background=document.get("background", False),
         expires_at=document["expiresAt"],
     )
-
-
-def usage_to(record: UsageRecord) -> Document:
-    """A usage record as a document, ready to be inserted."""
-    return {
-        "_id": record.id,
-        "tenant": record.tenant,
-        "user": record.user,
-        "day": record.day.isoformat(),
-        "chats": record.chats,
-        "runs": record.runs,
-        "promptTokens": record.prompt_tokens,
-        "completionTokens": record.completion_tokens,
-        "cachedAnswers": record.cached_answers,
-    }
-
-
-def usage_day_from(day: str, sums: Fields) -> UsageDay:
-    """A day's sums from a row of them."""
-    return UsageDay(
-        day=date.fromisoformat(day),
-        chats=int(sums["chats"]),
-        runs=int(sums["runs"]),
-        prompt_tokens=int(sums["promptTokens"]),
-        completion_tokens=int(sums["completionTokens"]),
-        cached_answers=int(sums["cachedAnswers"]),
-    )
-
-
-def checked_days(first: date, last: date, most: int) -> tuple[str, str]:
-    """The bounds as they are stored. ValueError for more than `most` days."""
-    if not 0 <= (last - first).days < most:
-        raise ValueError(f"usage is summed over 1 to {most} days")
-    return first.isoformat(), last.isoformat()
 
 
 def invalidation_to(invalidation: Invalidation) -> Document:

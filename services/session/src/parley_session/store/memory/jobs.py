@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 
 from parley_session.clock import utc_now
 from parley_session.domain.jobs import JobEnd, JobRecord
@@ -12,9 +12,10 @@ from parley_session.store.documents import records as documents
 from parley_session.store.documents.fields import Document, stored_time
 from parley_session.store.memory.chats import MemoryChats
 from parley_session.store.memory.records import MemoryRecords
+from parley_session.store.memory.usage import MemoryUsage
 
 
-class MemoryJobs(MemoryChats, MemoryRecords):
+class MemoryJobs(MemoryChats, MemoryRecords, MemoryUsage):
     """The part of the store that is about what is done from time to time."""
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
@@ -62,3 +63,11 @@ class MemoryJobs(MemoryChats, MemoryRecords):
                 return (one.created_at for one in self._invalidations.values())
             case Backlog.KEYS:
                 return (record.expires_at for record in self._keys.values())
+            case Backlog.UNREPORTED:
+                days = (record.get("unreported") for record in self._usage.values())
+                return (_end_of(day) for day in days if day is not None)
+
+
+def _end_of(day: str) -> datetime:
+    """The last moment of a day."""
+    return stored_time(datetime.combine(date.fromisoformat(day), time.max, UTC))

@@ -1,31 +1,25 @@
-"""Idempotency keys, usage and invalidations of a `MemoryStore`."""
+"""Idempotency keys and invalidations of a `MemoryStore`."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 from parley_session.domain.model import (
     IdempotencyRecord,
     Invalidation,
-    Principal,
-    UsageDay,
-    UsageRecord,
 )
-from parley_session.store.base import MAX_USAGE_DAYS
 from parley_session.store.documents import records as documents
-from parley_session.store.documents.fields import Document, stored_time
+from parley_session.store.documents.fields import stored_time
 from parley_session.store.memory.part import Part
 
 
 class MemoryRecords(Part):
-    """The part of the store that is about neither chats nor runs."""
+    """What requests and deletions leave to be looked up, or done, later."""
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[str, IdempotencyRecord] = {}
-        self._usage: dict[str, Document] = {}
         self._invalidations: dict[str, Invalidation] = {}
 
     async def insert_key(self, record: IdempotencyRecord) -> bool:
@@ -58,29 +52,6 @@ class MemoryRecords(Part):
         for key_id in found:
             del self._keys[key_id]
         return len(found)
-
-    async def insert_usage(self, record: UsageRecord) -> bool:
-        """See `Store.insert_usage`."""
-        self._reach()
-        if record.id in self._usage:
-            return False
-        self._usage[record.id] = documents.usage_to(record)
-        return True
-
-    async def sum_usage(self, principal: Principal, first: date, last: date) -> Sequence[UsageDay]:
-        """See `Store.sum_usage`."""
-        self._reach()
-        if principal.user is None:
-            raise ValueError("usage is a user's")
-        begin, end = documents.checked_days(first, last, MAX_USAGE_DAYS)
-        none = dict.fromkeys(documents.USAGE_SUMS, 0)
-        days: dict[str, dict[str, int]] = defaultdict(none.copy)
-        for record in self._usage.values():
-            owner = (record["tenant"], record["user"])
-            if owner == (principal.tenant, principal.user) and begin <= record["day"] <= end:
-                for name in documents.USAGE_SUMS:
-                    days[record["day"]][name] += record[name]
-        return [documents.usage_day_from(day, days[day]) for day in sorted(days)]
 
     async def insert_invalidation(self, invalidation: Invalidation) -> bool:
         """See `Store.insert_invalidation`."""

@@ -58,5 +58,8 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "runs": (IndexModel("chat", name="chat"),),
     "invalidations": (IndexModel("createdAt", name="oldest"),),
     "idempotency": (IndexModel("expiresAt", name="expiry"),),
-    "usage": (IndexModel([(name, ASCENDING) for name in ("tenant", "user", "day")], name="days"),),
+    "usage": (
+        IndexModel([(name, ASCENDING) for name in ("tenant", "user", "day")], name="days"),
+        IndexModel("unreported", name="unreported", sparse=True),
+    ),
 }

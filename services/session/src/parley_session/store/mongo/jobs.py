@@ -58,3 +58,5 @@ class MongoJobs(Collections):
                 return self._invalidations, {"createdAt": {"$lt": before}}
             case Backlog.KEYS:
                 return self._keys, {"expiresAt": {"$lt": before}}
+            case Backlog.UNREPORTED:
+                return self._usage, {"unreported": {"$lt": before.date().isoformat()}}

@@ -29,6 +29,7 @@ class Collections:
         self._invalidations: AsyncCollection[Document] = database["invalidations"]
         self._keys: AsyncCollection[Document] = database["idempotency"]
         self._usage: AsyncCollection[Document] = database["usage"]
+        self._report: AsyncCollection[Document] = database["usageReport"]
         self._jobs: AsyncCollection[Document] = database["jobs"]
 
 

@@ -1,33 +1,24 @@
-"""Idempotency keys, usage and invalidations of the `Store` on MongoDB.
-
-Usage is a ledger, not a counter: one small document a run, inserted under the run's
-own id. So finishing a run again adds nothing, by an index alone; runs that end at the
-same moment do not wait for each other; and what is deleted later has been counted.
-"""
+"""Idempotency keys and invalidations of the `Store` on MongoDB."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 from pymongo import ASCENDING
 
 from parley_session.domain.model import (
     IdempotencyRecord,
     Invalidation,
-    Principal,
-    UsageDay,
-    UsageRecord,
 )
-from parley_session.store.base import MAX_USAGE_DAYS
 from parley_session.store.documents import records as documents
-from parley_session.store.documents.fields import Document, stored_time
+from parley_session.store.documents.fields import stored_time
 from parley_session.store.mongo.queries import Collections, insert
 from parley_session.store.mongo.seam import operation
 
 
 class MongoRecords(Collections):
-    """The part of the store that is about neither chats nor runs."""
+    """What requests and deletions leave to be looked up, or done, later."""
 
     @operation
     async def insert_key(self, record: IdempotencyRecord) -> bool:
@@ -61,39 +52,6 @@ class MongoRecords(Collections):
             # Unless it was replaced meanwhile.
             await self._keys.delete_many({"_id": {"$in": found}, "expiresAt": past})
         return len(found)
-
-    @operation
-    async def insert_usage(self, record: UsageRecord) -> bool:
-        """See `Store.insert_usage`."""
-        return await insert(self._usage, documents.usage_to(record))
-
-    @operation
-    async def sum_usage(self, principal: Principal, first: date, last: date) -> Sequence[UsageDay]:
-        """See `Store.sum_usage`."""
-        if principal.user is None:
-            raise ValueError("usage is a user's")
-        begin, end = documents.checked_days(first, last, MAX_USAGE_DAYS)
-        sums = {name: {"$sum": f"${name}"} for name in documents.USAGE_SUMS}
-        # As a command: the two clients differ in how a cursor of it is had. One batch has it all.
-        answer = await self._database.command(
-            {
-                "aggregate": "usage",
-                "pipeline": [
-                    {
-                        "$match": {
-                            "tenant": principal.tenant,
-                            "user": principal.user,
-                            "day": {"$gte": begin, "$lte": end},
-                        }
-                    },
-                    {"$group": {"_id": "$day", **sums}},
-                    {"$sort": {"_id": 1}},
-                ],
-                "cursor": {"batchSize": MAX_USAGE_DAYS + 1},
-            }
-        )
-        rows: Sequence[Document] = answer["cursor"]["firstBatch"]
-        return [documents.usage_day_from(row["_id"], row) for row in rows]
 
     @operation
     async def insert_invalidation(self, invalidation: Invalidation) -> bool:

@@ -14,9 +14,10 @@ from parley_session.store.mongo.messages import MongoMessages
 from parley_session.store.mongo.records import MongoRecords
 from parley_session.store.mongo.runs import MongoRuns
 from parley_session.store.mongo.seam import Seam, operation
+from parley_session.store.mongo.usage import MongoUsage
 
 
-class MongoStore(MongoChats, MongoMessages, MongoRuns, MongoRecords, MongoJobs):
+class MongoStore(MongoChats, MongoMessages, MongoRuns, MongoRecords, MongoUsage, MongoJobs):
     """Chats, messages, runs, invalidations, keys, usage and jobs in a MongoDB database.
 
     `now` says which chats have expired in a list.
