@@ -1,6 +1,9 @@
 """The OpenAPI document against the running application, and CORS, and the trace."""
 
 import asyncio
+import base64
+import hashlib
+import re
 from typing import Any
 
 import pytest
@@ -122,6 +125,27 @@ async def test_nobody_named_acts_as_the_owner_of_what_exists(stack: Stack) -> No
 async def test_the_start_page_points_to_the_documentation(stack: Stack) -> None:
     assert (await stack.client.get("/")).json()["docs"] == "/docs"
     assert (await stack.client.get("/docs")).status_code == 200
+
+
+async def test_the_documentation_is_whole_without_the_internet(stack: Stack) -> None:
+    page = await stack.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    # Nothing but links to itself and to the document; no script, and no way to load one.
+    assert set(re.findall(r'(?:href|src)="([^"#]*)', page.text)) == {"", "/openapi.json"}
+    assert "<script" not in page.text
+    assert "url(" not in page.text
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    (style,) = re.findall(r"<style>(.*?)</style>", page.text)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy
+    document = (await stack.client.get("/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            assert f"<b>{method.upper()}</b> <code>{path}</code>" in page.text
+            assert f'id="{call["operationId"]}"' in page.text
+            for parameter in call.get("parameters", ()):
+                assert f"<code>{parameter['name']}</code>" in page.text
 
 
 PREFLIGHT = {"Access-Control-Request-Method": "POST"}

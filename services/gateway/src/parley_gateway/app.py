@@ -1,11 +1,13 @@
 """The ASGI application: routes, errors, middleware, and its OpenAPI document."""
 
+import functools
 from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
 from parley_gateway.access.credentials import Authenticator
@@ -20,7 +22,7 @@ from parley_gateway.routes.events import EventRoutes
 from parley_gateway.routes.fleet import FleetRoutes
 from parley_gateway.routes.runs import RunRoutes
 from parley_gateway.routes.usage import UsageRoutes
-from parley_gateway.web import errors
+from parley_gateway.web import errors, reference
 from parley_gateway.web.cors import Cors
 from parley_gateway.web.observe import Observe
 from parley_gateway.web.routing import StrictRoute
@@ -48,6 +50,8 @@ def build_api(
         title="Parley",
         version=VERSION,
         description=_ABOUT,
+        # Theirs load scripts from elsewhere; `reference` has ours.
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -67,6 +71,15 @@ def build_api(
     fleet.add_to(strict)
     plain = APIRouter()
     fleet.add_open_to(plain)
+
+    @functools.cache
+    def page() -> str:
+        return reference.render(document(app))
+
+    async def docs() -> Response:
+        return HTMLResponse(page(), headers=reference.HEADERS)
+
+    plain.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
     app.include_router(plain)
     errors.install(app)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
