@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from opentelemetry import trace
+
 from parley_inference.engine.base import (
     Continuation,
     EngineDead,
@@ -76,6 +78,8 @@ class _Sequence:
     finish: Finish | None = None
     error: Exception | None = None
     waiter: asyncio.Future[None] | None = None
+    # Of the request: the batch is drawn by a task that serves many.
+    span: trace.Span = field(default_factory=trace.get_current_span)
 
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -304,7 +308,8 @@ class SimEngine:
 
     def _strike(self, sequence: _Sequence) -> None:
         strike = sequence.faults.strike
-        _log.warning("a simulated fault strikes", extra={"fault": strike})
+        with trace.use_span(sequence.span):
+            _log.warning("a simulated fault strikes", extra={"fault": strike})
         if strike == "die":
             os._exit(DEATH_STATUS)
         elif strike == "kill":
