@@ -51,6 +51,16 @@ async def test_counted_tokens_are_those_of_the_prompt() -> None:
     assert from_rpc_error(failure.value).code == "model_not_found"
 
 
+async def test_a_connection_ends_at_the_age_that_is_set() -> None:
+    async with (
+        sim_replica(connection_age_seconds=1) as (replica, _),
+        grpc.aio.insecure_channel(f"127.0.0.1:{replica.port}") as channel,
+    ):
+        await asyncio.wait_for(channel.channel_ready(), 5)
+        leaving = channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        await asyncio.wait_for(leaving, 5)
+
+
 async def test_load_reports_follow_the_load() -> None:
     async with sim_replica(sim_concurrency=2, sim_itl=0.01, sim_answer_tokens=0, max_waiting=5) as (
         _,

@@ -134,6 +134,7 @@ async def _serving(
     server = RpcServer(
         host=settings.host,
         port=settings.port,
+        max_connection_age=settings.connection_age_seconds,
         services=[
             RpcService(
                 FULL_NAME,

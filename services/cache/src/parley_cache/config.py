@@ -9,13 +9,13 @@ from pydantic_settings import SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from parley_cache.store.base import BarrierLives, Limits
-from parley_kit.config import Port, ServiceSettings
+from parley_kit.config import Port, RpcServiceSettings
 
 _MIB = 1024 * 1024
 _DAY = 86_400.0
 
 
-class CacheSettings(ServiceSettings):
+class CacheSettings(RpcServiceSettings):
     """Settings of the cache service."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_CACHE_")

@@ -53,6 +53,7 @@ class Replica:
         self._server = RpcServer(
             host=settings.host,
             port=settings.port,
+            max_connection_age=settings.connection_age_seconds,
             services=[
                 RpcService(
                     SERVICE,

@@ -7,10 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from parley_kit.config import Port, ServiceSettings
+from parley_kit.config import Port, RpcServiceSettings
 
 
-class Settings(ServiceSettings):
+class Settings(RpcServiceSettings):
     """Settings of one replica. Times are in seconds, lengths in tokens unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_INFERENCE_")

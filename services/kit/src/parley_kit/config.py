@@ -74,6 +74,18 @@ class ServiceSettings(BaseSettings):
         return value
 
 
+class RpcServiceSettings(ServiceSettings):
+    """What every service that serves gRPC can be told."""
+
+    connection_age_seconds: float = Field(
+        default=600.0,
+        ge=1,
+        le=86_400,
+        description="Age at which a gRPC connection is ended, so that clients behind a plain "
+        "TCP balancer find new replicas; calls in progress end on it.",
+    )
+
+
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 

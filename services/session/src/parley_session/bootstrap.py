@@ -260,6 +260,7 @@ async def serving(
         server = RpcServer(
             host=settings.host,
             port=settings.port,
+            max_connection_age=settings.connection_age_seconds,
             services=[
                 RpcService(
                     FULL_NAME,

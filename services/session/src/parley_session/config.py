@@ -8,7 +8,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from redis.asyncio.connection import parse_url
 
-from parley_kit.config import Port, ServiceSettings
+from parley_kit.config import Port, RpcServiceSettings
 from parley_kit.replicas import parse_targets
 from parley_session.fleet.choosing import Strategy
 from parley_session.fleet.targets import engine_targets
@@ -16,7 +16,7 @@ from parley_session.fleet.targets import engine_targets
 _DAY = 86_400.0
 
 
-class SessionSettings(ServiceSettings):
+class SessionSettings(RpcServiceSettings):
     """Settings of one replica. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_SESSION_")
