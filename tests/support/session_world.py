@@ -58,7 +58,7 @@ STORE_WRITES = frozenset(
         "insert_chat", "accept_turn", "settle_turn", "set_title", "set_summary", "mark_deleted",
         "strip_chat",
         "insert_message", "set_tokens", "rate_message", "flag_message", "delete_messages",
-        "insert_run", "hold_run", "hand_over", "move_beat", "freeze_prompt", "start_run",
+        "insert_run", "hold_run", "hand_over", "move_beat", "start_run",
         "clear_log",
         "commit_run", "request_cancel", "fence_runs", "delete_runs", "insert_invalidation",
         "confirm_invalidation", "remove_tombstone", "insert_key", "replace_key",

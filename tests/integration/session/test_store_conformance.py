@@ -122,10 +122,47 @@ async def test_a_settled_turn_is_off_and_the_chat_has_moved_on(store: Store) -> 
     first, second = make_turn(0), make_turn(2)
     chat = make_chat(pending=(first, second), next_seq=4)
     await store.insert_chat(chat)
-    assert await store.settle_turn(chat.id, first.run, messages=2, title="named", at=after(7))
-    assert await store.get_chat(ALICE, chat.id) == replace(
-        chat, pending=(second,), message_count=2, title="named", updated_at=after(7)
+    settled = await store.settle_turn(chat.id, first.run, messages=2, title=str.upper, at=after(7))
+    assert settled == replace(
+        chat,
+        pending=(second,),
+        message_count=2,
+        title=first.message.upper(),
+        updated_at=after(7),
     )
+    assert await store.get_chat(ALICE, chat.id) == settled
+
+
+@pytest.mark.parametrize("told", ["rightly", "too early", "of another's turn"])
+async def test_whoever_settles_a_turn_may_say_how_the_chat_was(store: Store, told: str) -> None:
+    first, second = make_turn(0), make_turn(2)
+    chat = make_chat(pending=(first,), next_seq=2)
+    await store.insert_chat(chat)
+    known = chat
+    if told != "rightly":
+        assert await store.set_title(ALICE, chat.id, "mine") is not None
+        assert await store.accept_turn(ALICE, chat, second, 2)
+    if told == "of another's turn":
+        known = replace(chat, pending=(second,))
+    settled = await store.settle_turn(
+        chat.id, first.run, messages=2, title=str.upper, at=after(7), known=known
+    )
+    kept = await store.get_chat(ALICE, chat.id)
+    assert settled == kept
+    assert kept is not None
+    right = told == "rightly"
+    assert kept.title == (first.message.upper() if right else "mine")
+    assert kept.pending == (() if right else (second,))
+    assert kept.message_count == 2
+
+
+async def test_a_chat_that_takes_a_turn_is_known_without_reading_it_again(store: Store) -> None:
+    chat = make_chat()
+    await store.insert_chat(chat)
+    assert await store.accept_turn(ALICE, chat, make_turn(), 1)
+    read = await store.get_chat(ALICE, chat.id)
+    assert read is not None
+    assert read.revision == chat.revision + 1
 
 
 async def test_only_the_first_turn_can_be_settled(store: Store) -> None:
@@ -133,7 +170,7 @@ async def test_only_the_first_turn_can_be_settled(store: Store) -> None:
     chat = make_chat(pending=(first, second), next_seq=4)
     await store.insert_chat(chat)
     for chat_id, run in ((chat.id, second.run), (chat.id, "other"), ("other", first.run)):
-        assert not await store.settle_turn(chat_id, run, messages=2, title="no", at=after(7))
+        assert not await store.settle_turn(chat_id, run, messages=2, title=str.upper, at=after(7))
     assert await store.get_chat(ALICE, chat.id) == chat
 
 
@@ -147,7 +184,7 @@ async def test_a_turn_settled_by_many_at_once_counts_once(store: Store) -> None:
             for _ in range(CALLERS)
         )
     )
-    assert sum(settled) == 1
+    assert sum(chat is not None for chat in settled) == 1
     kept = await store.get_chat(ALICE, chat.id)
     assert kept is not None
     assert (kept.pending, kept.message_count) == ((), 2)
@@ -179,7 +216,7 @@ async def test_a_title_of_the_users_own_is_kept_when_a_turn_is_settled(store: St
     turn = make_turn()
     chat = make_chat(pending=(turn,), title="mine")
     await store.insert_chat(chat)
-    await store.settle_turn(chat.id, turn.run, messages=2, title="made up", at=after(1))
+    await store.settle_turn(chat.id, turn.run, messages=2, title=str.upper, at=after(1))
     kept = await store.get_chat(ALICE, chat.id)
     assert kept is not None
     assert kept.title == "mine"
@@ -283,7 +320,7 @@ async def test_a_late_settling_gives_a_tombstone_no_title(store: Store) -> None:
     chat = make_chat(pending=(turn,))
     await store.insert_chat(chat)
     await store.mark_deleted(ALICE, chat.id, after(1))
-    assert await store.settle_turn(chat.id, turn.run, messages=2, title="named", at=after(2))
+    assert await store.settle_turn(chat.id, turn.run, messages=2, title=str.upper, at=after(2))
     kept = await store.get_chat(ALICE, chat.id)
     assert kept is not None
     assert (kept.title, kept.pending) == ("", ())

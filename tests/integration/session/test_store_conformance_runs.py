@@ -161,8 +161,7 @@ async def test_every_write_of_a_holder_that_lost_the_run_is_refused(store: Store
     assert await store.hold_run(run.id, 1, "third", faults=1) is None
     for attempt in (0, 1, 3):
         assert await store.move_beat(run.id, attempt) is None
-        assert not await store.freeze_prompt(run.id, attempt, PROMPT)
-        assert not await store.start_run(run.id, attempt, "mine", after(2))
+        assert not await store.start_run(run.id, attempt, "mine", after(2), PROMPT)
         assert not await store.clear_log(run.id, attempt)
         assert not await store.commit_run(run.id, attempt, make_outcome())
     assert await read_run(store, run.id) == taken
@@ -172,8 +171,7 @@ async def test_a_run_that_nobody_holds_takes_no_holders_writes(store: Store) -> 
     run = make_run()
     await store.insert_run(run)
     assert await store.move_beat(run.id, 0) is None
-    assert not await store.freeze_prompt(run.id, 0, PROMPT)
-    assert not await store.start_run(run.id, 0, "log", after(1))
+    assert not await store.start_run(run.id, 0, "log", after(1), PROMPT)
     assert not await store.clear_log(run.id, 0)
     assert await store.hold_run("other", 0, "me") is None
     assert await read_run(store, run.id) == run
@@ -211,9 +209,22 @@ async def test_a_prompt_is_frozen_once(store: Store) -> None:
     run = make_run()
     await store.insert_run(run)
     await store.hold_run(run.id, 0, "me")
-    assert await store.freeze_prompt(run.id, 1, PROMPT)
-    assert not await store.freeze_prompt(run.id, 1, replace(PROMPT, system="another"))
+    assert await store.start_run(run.id, 1, "run:1", after(1), PROMPT)
+    assert await store.start_run(run.id, 1, "run:1", after(1), replace(PROMPT, system="another"))
+    assert await store.start_run(run.id, 1, "run:1", after(1))
     assert (await read_run(store, run.id)).prompt == PROMPT
+
+
+async def test_a_run_may_be_inserted_by_its_holder(store: Store) -> None:
+    run = make_run(attempt=1, holder="me", state=RunState.RUNNING)
+    assert await store.insert_run(run)
+    assert not await store.insert_run(replace(run, holder="another"))
+    assert await read_run(store, run.id) == run
+    assert await store.hold_run(run.id, 0, "another") is None
+    assert await store.move_beat(run.id, 1) == Beat(cancel_requested=False)
+    taken = await store.hold_run(run.id, 1, "another")
+    assert taken is not None
+    assert taken.attempt == 2
 
 
 async def test_a_run_starts_once_and_may_change_its_log(store: Store) -> None:

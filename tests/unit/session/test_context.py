@@ -1,6 +1,8 @@
 """Prompts: what fits is sent, the oldest whole turns go first, each message is counted once."""
 
 import asyncio
+import contextlib
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -119,16 +121,61 @@ async def test_counts_that_are_stored_are_not_asked_for_again() -> None:
     for seq in range(4):
         await store.insert_message(message(seq, 2))
     builder = ContextBuilder(store, fleet, Clock(), 5.0)
-    prompt = await builder.build(model(), "be brief", message(4, 1), options())
+    small, given = model(context_length=100), options(max_tokens=10)
+    prompt = await builder.build(small, "be brief", message(4, 1), given)
     # The system prompt, four messages, the question.
     assert fleet.counted == [6]
     for counted in prompt.counted:
         await store.set_tokens(counted.message_id, counted.tokenizer_id, counted.tokens)
-    again = await builder.build(model(), "be brief", message(4, 1), options())
+    again = await builder.build(small, "be brief", message(4, 1), given)
     assert fleet.counted == [6, 2]
     assert again.messages[:-1] == tuple(
         replace(m, tokens={"fake-tokenizer": 3}) for m in prompt.messages[:-1]
     )
+
+
+async def test_what_fits_whatever_its_count_is_not_counted() -> None:
+    store, fleet = MemoryStore(), FakeFleet()
+    for seq in range(2):
+        await store.insert_message(message(seq, 2))
+    builder = ContextBuilder(store, fleet, Clock(), 5.0)
+    large, given = model(context_length=8000), options(max_tokens=10)
+    first = await builder.build(large, "be brief", message(2, 1), given)
+    assert fleet.counted == [4], "what the template adds is not known yet"
+    again = await builder.build(large, "be brief", message(2, 1), given)
+    assert fleet.counted == [4]
+    assert again.counted == ()
+    assert [m.content for m in again.messages] == [m.content for m in first.messages]
+    assert again.info == first.info
+    # Without a system prompt a template may add one of its own; another model has another one.
+    await builder.build(large, "", message(2, 1), given)
+    await builder.build(replace(large, revision="2"), "be brief", message(2, 1), given)
+    assert fleet.counted == [4, 3, 4]
+    await builder.build(large, "be brief", message(2, 200), given)
+    assert fleet.counted == [4, 3, 4, 4], "it might not fit"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(), st.text(min_size=1), st.integers(200, 3000))
+def test_a_prompt_that_was_not_counted_fits(system: str, text: str, window: int) -> None:
+    # A tokenizer as bad as any: a token for each byte of the longest normal form.
+    def most(content: str) -> int:
+        return len(unicodedata.normalize("NFKC", content).encode()) + 5
+
+    fleet = FakeFleet()
+    builder = ContextBuilder(MemoryStore(), fleet, Clock(), 5.0)
+
+    async def ask(content: str) -> None:
+        question = replace(message(0, 1), content=content)
+        given = options(max_tokens=10)
+        await builder.build(model(context_length=window), system, question, given)
+
+    with contextlib.suppress(ServiceError):
+        asyncio.run(ask("x"))
+        asyncio.run(ask(text))
+        if len(fleet.counted) == 1:
+            cost = OVERHEAD + most(text) + (most(system) if system else 0)
+            assert cost + 10 <= window
 
 
 async def test_a_tokenizer_that_changes_counts_anew() -> None:

@@ -74,7 +74,7 @@ async def test_dying_while_a_new_chat_is_answered_loses_nothing(repair: str) -> 
         return await _complete(world, replica, asked)
 
     writes = await _writes_of(scenario)
-    assert {"insert_chat", "insert_run", "hold_run", "create", "commit_run"} <= set(writes)
+    assert {"insert_chat", "insert_run", "create", "start_run", "commit_run"} <= set(writes)
     for where, death in deaths(writes):
         async with world() as damaged:
             await scenario(damaged, damaged.replica(death))
@@ -129,12 +129,27 @@ async def test_dying_in_mid_answer_goes_on_from_the_last_token() -> None:
             assert run.usage.completion_tokens == len(damaged.fleet.answer)
 
 
-async def test_a_run_that_had_not_started_is_made_again_from_the_frozen_prompt() -> None:
+async def test_a_run_that_had_not_started_is_made_again() -> None:
     asked = asking("One")
     writes = await _writes_of(lambda world, replica: _complete(world, replica, asked))
-    at = writes.index("create") + 1
+    at = writes.index("start_run") + 1
     async with world() as damaged:
         await _complete(damaged, damaged.replica(Death(at)), asked)
+        left = await damaged.run(asked.run_id)
+        assert (left.started_at, left.prompt, left.attempt) == (None, None, 1)
+        await damaged.repair(damaged.replica())
+        run = await damaged.run(asked.run_id)
+        assert run.state is RunState.COMPLETED
+        assert run.content == damaged.fleet.text
+        assert run.attempt > 1
+
+
+async def test_a_started_run_goes_on_from_the_frozen_prompt() -> None:
+    asked = asking("One")
+    writes = await _writes_of(lambda world, replica: _complete(world, replica, asked))
+    at = writes.index("start_run") + 1
+    async with world() as damaged:
+        await _complete(damaged, damaged.replica(Death(at, after=True)), asked)
         frozen = (await damaged.run(asked.run_id)).prompt
         assert frozen is not None
         await damaged.repair(damaged.replica())

@@ -35,7 +35,6 @@ LOOKUP_INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_id", "tenant", "final"),
         ("_id", "tenant", "user", "final"),
         ("_id", "attempt", "final"),
-        ("_id", "attempt", "final", "frozen"),
         ("_id", "attempt", "final", "startedAt"),
     ),
     "idempotency": (("_id", "chat", "run"),),

@@ -5,7 +5,8 @@ fits, `summarize` does the same behind a stored summary of the older ones;
 `historyTurns` bounds each. The system prompt and the question are always
 sent; where these alone do not fit, the turn is refused. What fits is judged by the
 engine's own token counts: each message is counted once, with the chat template, and
-the count is stored with it.
+the count is stored with it. A prompt so short that it fits whatever the count is not
+counted: it begins one call sooner.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ MAX_PROMPT_MESSAGES = 2000
 MAX_PROMPT_BYTES = 1_900_000
 
 
+# The most tokens that a byte of text may come to: none covers less than a byte of what
+# normalisation makes of the text, and no normal form has more than 11 bytes for one.
+MAX_TOKENS_A_BYTE = 11
+# What a chat template puts around a message, generously.
+MAX_TOKENS_AROUND = 64
+# Models whose templates are remembered.
+MAX_KNOWN_TEMPLATES = 256
+
+
 class ContextBuilder:
     """Builds prompts. `count_timeout`: seconds for one CountTokens call."""
 
@@ -48,6 +58,8 @@ class ContextBuilder:
         self._fleet = fleet
         self._clock = clock
         self._count_timeout = count_timeout
+        # What a model's template adds once a prompt, with and without a system prompt.
+        self._overheads: dict[tuple[Model, bool], int] = {}
 
     async def build(
         self,
@@ -92,7 +104,11 @@ class ContextBuilder:
         if summary is not None:
             oldest = max(oldest, min(summary.until_seq, question.seq))
         page = await self._page(principal, question.chat, oldest, question.seq)
-        tokens = await self._count(model, told, (*page, question), counted)
+        asked = (*page, question)
+        whole = asked[0].seq <= oldest
+        tokens = self._at_most(model, told, asked) if whole else None
+        if tokens is None or not budget.has_room(tokens, asked):
+            tokens = await self._count(model, told, asked, counted)
         budget.take((question,), tokens, required=True)
 
         kept: list[Message] = []
@@ -108,6 +124,10 @@ class ContextBuilder:
                 break
             page = await self._page(principal, question.chat, oldest, first)
             tokens = await self._count(model, told, page, counted)
+        question = replace(
+            question,
+            tokens={c.tokenizer_id: c.tokens for c in counted if c.message_id == question.id},
+        )
         return Prompt(
             system=system,
             messages=(*kept, question),
@@ -162,10 +182,22 @@ class ContextBuilder:
             counts = await self._fleet.count_tokens(model.id, asked, self._count_timeout)
             own = counts.tokens[-len(batch) :]
             fixed = counts.overhead + sum(counts.tokens[: -len(batch)])
+            if len(self._overheads) >= MAX_KNOWN_TEMPLATES:
+                self._overheads.clear()
+            self._overheads[model, bool(system)] = counts.overhead
             for message, number in zip(batch, own, strict=True):
                 of[message.id] = number
                 counted.append(Counted(message.id, counts.tokenizer_id, number))
         return _Tokens(of, fixed)
+
+    def _at_most(self, model: Model, system: str, messages: Sequence[Message]) -> _Tokens | None:
+        """Bound what messages cost from above; None: the template is not known yet."""
+        overhead = self._overheads.get((model, bool(system)))
+        if overhead is None:
+            return None
+        tokenizer = model.tokenizer_id
+        of = {m.id: m.tokens.get(tokenizer, _most_tokens(m.content)) for m in messages}
+        return _Tokens(of, overhead + (_most_tokens(system) if system else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +218,14 @@ class _Budget:
         self._messages = 0
         self._bytes = 0
 
+    def has_room(self, tokens: _Tokens, messages: Sequence[Message]) -> bool:
+        """Whether all of a prompt fits."""
+        return (
+            tokens.fixed + sum(tokens.of.values()) + self._max_tokens <= self._window
+            and len(messages) <= MAX_PROMPT_MESSAGES
+            and sum(len(message.content.encode()) for message in messages) <= MAX_PROMPT_BYTES
+        )
+
     def take(self, messages: Sequence[Message], tokens: _Tokens, *, required: bool) -> bool:
         """Use what messages cost, if it is there. Raises `context_too_long` where it must be.
 
@@ -205,6 +245,10 @@ class _Budget:
         elif required:
             raise errors.context_too_long(after, self._window, self._max_tokens)
         return fits
+
+
+def _most_tokens(text: str) -> int:
+    return MAX_TOKENS_A_BYTE * len(text.encode()) + MAX_TOKENS_AROUND
 
 
 def _turns(page: Sequence[Message]) -> list[list[Message]]:

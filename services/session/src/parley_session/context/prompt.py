@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parley.inference.v1 import inference_pb2 as pb
 
@@ -39,6 +39,11 @@ class Prompt:
     counted: tuple[Counted, ...] = ()
     # Of the turns before the first message; empty: none.
     summary: str = ""
+
+    def with_question_stored(self) -> Prompt:
+        """Leave out the question's count, which was stored with it."""
+        question = self.messages[-1].id
+        return replace(self, counted=tuple(c for c in self.counted if c.message_id != question))
 
     def frozen(self) -> FrozenPrompt:
         """Return what a later attempt needs to build the same prompt."""

@@ -168,6 +168,8 @@ class Chat:
     message_count: int = 0
     pending: tuple[Turn, ...] = ()
     summary: Summary | None = None
+    # How often the stored chat was written: what a compare-and-set compares.
+    revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,12 @@ from parley_session.runs import observing
 from parley_session.runs.advancing import Advancer
 from parley_session.runs.asking import Accepted, Completion, NewChat, find_chat, new_chat
 from parley_session.runs.finishing import Finisher
+from parley_session.runs.holding import held_from_the_start
 from parley_session.runs.keys import Keys
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.requests import sampling_of
-from parley_session.runs.turns import question_of, store_turn
+from parley_session.runs.turns import insert_turn, question_of, run_of, store_turn
+from parley_session.runs.work import Known
 from parley_session.store.base import MAX_PENDING, Store
 
 _tracer = trace.get_tracer(__name__)
@@ -153,7 +155,8 @@ class Acceptance:
             await self._claim(key)
             if not await self._store.accept_turn(principal, chat, turn, ONE_AT_A_TIME):
                 return None
-            return await self._begin(chat, turn, prompt, room=room)
+            taken = replace(chat, pending=(turn,), revision=chat.revision + 1)
+            return await self._begin(taken, turn, prompt, room=room)
 
     async def _take_waiting_turn(
         self, principal: Principal, chat: Chat, asked: Completion, key: IdempotencyRecord | None
@@ -221,13 +224,23 @@ class Acceptance:
         )
 
     async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, *, room: bool) -> Accepted:
-        run = await store_turn(self._store, chat, turn)
-        if run is None:
+        """Begin the run of a turn that was just taken; `chat` as that has left it."""
+        if room:
+            run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
+            if await insert_turn(self._store, prompt.messages[-1], run):
+                known = Known(prompt.with_question_stored(), chat)
+                live = self._live_runs.launch(run, known)
+                return Accepted(run, live, repeated=False)
+            # Somebody met the turn and was faster.
+        stored = await store_turn(self._store, chat, turn)
+        if stored is None:
             raise errors.not_found("chat")
-        if not room:
-            await self._gate.put(run)
-            return Accepted(run, None, repeated=False)
-        return Accepted(run, self._live_runs.launch(run, prompt), repeated=False)
+        if stored.attempt > 0:
+            return Accepted(stored, self._live_runs.find(stored.id), repeated=False)
+        if room:
+            return Accepted(stored, self._live_runs.launch(stored), repeated=False)
+        await self._gate.put(stored)
+        return Accepted(stored, None, repeated=False)
 
     # what is there already ----------------------------------------------------
 

@@ -1,8 +1,9 @@
 """What remains of a run once it is committed.
 
-In this order: the assistant's message, its usage, the cache, the turn off `pending` (the next one
-is started), the last event. Each step is repeatable, so whoever meets a committed run may
-do all of them; a client that acts on `done` finds everything in place.
+In this order: the assistant's message and its usage (between which there is none), the
+cache, the turn off `pending` (the next one is started), the last event. Each step is
+repeatable, so whoever meets a committed run may do all of them; a client that acts on
+`done` finds everything in place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from parley_session.domain.model import (
     Principal,
     Role,
     Run,
-    message_id,
 )
 from parley_session.domain.titles import title_from
 from parley_session.runs.live import Ended
@@ -30,6 +30,7 @@ from parley_session.runs.log import (
     LogUnavailable,
     RunLog,
 )
+from parley_session.runs.together import together
 from parley_session.store.base import Store
 from parley_session.usage import usage_of_run
 
@@ -55,25 +56,36 @@ class Finisher:
         self._advance = advance
 
     async def finish(
-        self, run: Run, *, fill_cache: Callable[[], Awaitable[None]] | None = None
+        self,
+        run: Run,
+        *,
+        fill_cache: Callable[[], Awaitable[None]] | None = None,
+        known: Chat | None = None,
     ) -> Ended | None:
         """Do what remains of a committed run. None: its chat is deleted.
 
         `fill_cache` offers the answer to the cache; only the holder has what that takes,
-        and an answer that is not offered is merely made again.
+        and an answer that is not offered is merely made again. `known`: the chat as its
+        acceptor left it.
         """
-        await self._store.insert_message(_answer_of(run))
-        await self._store.insert_usage(usage_of_run(run))
+        await together(
+            self._store.insert_message(_answer_of(run)),
+            self._store.insert_usage(usage_of_run(run)),
+        )
         if fill_cache is not None:
             await fill_cache()
-        await self._store.settle_turn(
+        chat = await self._store.settle_turn(
             run.chat,
             run.id,
             messages=MESSAGES_PER_TURN,
-            title=await self._title_for(run),
+            # A chat without a title gets one from its first message.
+            title=title_from if run.seq == 0 else None,
             at=run.finished_at or self._clock.now(),
+            known=known,
         )
-        chat = await self._store.get_chat(Principal(run.tenant, run.user), run.chat)
+        if chat is None:
+            # Somebody else took the turn off.
+            chat = await self._store.get_chat(Principal(run.tenant, run.user), run.chat)
         if chat is None or chat.deleted_at is not None:
             await self._take_back(run)
             return None
@@ -87,14 +99,6 @@ class Finisher:
         if any(turn.run == run.id for turn in chat.pending):
             return await self.finish(run) or Ended(run, chat)
         return Ended(run, chat)
-
-    async def _title_for(self, run: Run) -> str | None:
-        """Return the title that a chat without one gets from its first message."""
-        if run.seq != 0:
-            return None
-        principal = Principal(run.tenant, run.user)
-        question = await self._store.get_message(principal, message_id(run.chat, 0))
-        return title_from(question.content) if question is not None else None
 
     async def _take_back(self, run: Run) -> None:
         """Leave nothing in a chat that was deleted while its answer was finished.

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from parley_session.domain.model import Principal, Run
+from parley_session.domain.model import Principal, Run, RunState
 from parley_session.runs.errors import Fenced
 from parley_session.runs.log import LogFenced, LogMissing, LogUnavailable, RunLog
 from parley_session.runs.signal import Stop, StopSignal
@@ -15,6 +16,14 @@ from parley_session.store.base import Store, StoreUnavailable
 from parley_session.store.patience import persistently
 
 _log = logging.getLogger(__name__)
+
+
+def held_from_the_start(run: Run, holder: str) -> Run:
+    """Return a run as it is inserted by one who makes it at once.
+
+    One write instead of two, and nobody in between: inserted unheld, then held.
+    """
+    return replace(run, attempt=1, holder=holder, state=RunState.RUNNING)
 
 
 class Hold:

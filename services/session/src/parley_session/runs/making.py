@@ -40,7 +40,7 @@ from parley_session.runs.producing import Producer
 from parley_session.runs.signal import Interrupted, Stop, StopSignal
 from parley_session.runs.uninterrupted import uninterrupted
 from parley_session.runs.waiting import Pace
-from parley_session.runs.work import Work
+from parley_session.runs.work import Known, Work
 from parley_session.runs.writing import Writer
 from parley_session.store.base import Store, StoreUnavailable
 from parley_session.store.patience import persistently
@@ -81,22 +81,22 @@ class Maker:
         self._summarizer = summarizer
         self._pace = pace
         self._clock = clock
-        self._holder = holder
+        self.holder = holder
         self._lease = lease
 
-    async def make(
-        self, run: Run, live: LiveRun, signal: StopSignal, prompt: Prompt | None
-    ) -> None:
+    async def make(self, run: Run, live: LiveRun, signal: StopSignal, known: Known | None) -> None:
         """Make the answer of an unfinished run up to its last event; then the feed is closed.
 
-        `prompt` is what acceptance has built, if this replica accepted the turn. When
-        this task is cancelled, the run is handed over to others.
+        `known` is what acceptance knows of a run that it has inserted as held; another
+        one is held first. When this task is cancelled, the run is handed over to others.
         """
-        hold = Hold(self._store, self._log, run, self._holder, self._lease)
+        hold = Hold(self._store, self._log, run, self.holder, self._lease)
         writer = Writer(store=self._store, log=self._log, hold=hold, live=live, clock=self._clock)
-        work = Work(hold, live, signal, writer, prompt)
+        work = Work(hold, live, signal, writer, None)
+        if known is not None:
+            work.prompt, work.chat = known.prompt, known.chat
         try:
-            live.close(await self._make(work))
+            live.close(await self._make(work, held=known is not None))
         except Fenced:
             _log.info("another attempt has the run", extra={"run": run.id})
             live.close(Gone.MOVED)
@@ -115,12 +115,13 @@ class Maker:
             live.close(Gone.MOVED)
             await writer.close()
 
-    async def _make(self, work: Work) -> Ended | Gone:
+    async def _make(self, work: Work, *, held: bool) -> Ended | Gone:
         """Take the steps. Raises TimeoutError when the store was away for too long."""
         deadline = self._loop_time_of_deadline(work.run)
         # Also a run that is met long after its deadline is held, and ends.
-        async with asyncio.timeout_at(self._end_of_patience(deadline)):
-            await work.hold.take()
+        if not held:
+            async with asyncio.timeout_at(self._end_of_patience(deadline)):
+                await work.hold.take()
         work.live.hold()
         held_at = self._clock.monotonic()
         with observing.running(work.run):
@@ -141,7 +142,7 @@ class Maker:
         run = work.hold.run
         outcome = "not_held"
         try:
-            if run.attempt > 0 and run.holder == self._holder:
+            if run.attempt > 0 and run.holder == self.holder:
                 async with asyncio.timeout(HANDOVER_SECONDS):
                     told = await self._store.hand_over(run.id, run.attempt)
                 outcome = "ok" if told else "refused"
@@ -239,7 +240,9 @@ class Maker:
         fill = None
         if prompt is not None and decision is not None:
             fill = partial(self._answers.offer, run, prompt, decision)
-        ended = await persistently(partial(self._finisher.finish, run, fill_cache=fill))
+        ended = await persistently(
+            partial(self._finisher.finish, run, fill_cache=fill, known=work.chat)
+        )
         if ended is not None:
             # Readers first: what follows only saves work later.
             work.live.close(ended)

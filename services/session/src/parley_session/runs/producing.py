@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from parley.inference.v1 import inference_pb2 as pb
@@ -18,7 +17,7 @@ from parley_session.domain import errors
 from parley_session.domain.model import FinishReason, Principal, Run, Usage, message_id
 from parley_session.fleet.base import Draw, Fleet
 from parley_session.runs import observing
-from parley_session.runs.errors import Deleted, Fenced
+from parley_session.runs.errors import Deleted, LogLost
 from parley_session.runs.requests import generate_request
 from parley_session.runs.work import Work
 from parley_session.store.base import Store
@@ -60,29 +59,28 @@ class Producer:
             if work.writer.finish_reason is not None:
                 # All of it is there: only the commit was missing.
                 return
-            prompt = await self._fix_prompt(work)
+            prompt = await self._rebuild(work)
         else:
-            prompt = await self._fix_prompt(work)
+            prompt = work.prompt = work.prompt or await self._build_prompt(work.run)
+            # Frozen, and its log known, before any text is seen; no sooner than that is
+            # it waited for, so that cache and engine are asked meanwhile.
+            work.writer.open(prompt.frozen())
             work.decision = await self._answers.ask(work.run, prompt)
-            await work.writer.open()
             if work.decision.hit is not None:
                 await self._serve(work, work.decision.hit)
                 return
         await self._draw(work, prompt)
 
-    async def _fix_prompt(self, work: Work) -> Prompt:
-        """Freeze the prompt before the first token, or build again the one that is frozen."""
+    async def _rebuild(self, work: Work) -> Prompt:
+        """Build again the prompt that was frozen before the first token."""
         run = work.run
-        if run.prompt is not None:
-            rebuilt = await persistently(partial(self._context.rebuild, run, run.prompt))
-            if rebuilt is None:
-                raise Deleted
-            work.prompt = rebuilt
-        else:
-            work.prompt = work.prompt or await self._build_prompt(run)
-            await self._freeze(run, work.prompt)
-            work.hold.run = replace(run, prompt=work.prompt.frozen())
-        return work.prompt
+        if run.prompt is None:
+            raise LogLost
+        rebuilt = await persistently(partial(self._context.rebuild, run, run.prompt))
+        if rebuilt is None:
+            raise Deleted
+        work.prompt = rebuilt
+        return rebuilt
 
     async def _build_prompt(self, run: Run) -> Prompt:
         principal = Principal(run.tenant, run.user)
@@ -96,16 +94,6 @@ class Producer:
         return await persistently(
             partial(self._context.build, model, chat.system, question, options, chat.summary)
         )
-
-    async def _freeze(self, run: Run, prompt: Prompt) -> None:
-        frozen = prompt.frozen()
-        if await persistently(partial(self._store.freeze_prompt, run.id, run.attempt, frozen)):
-            return
-        # Refused: fenced, or written by a try of ours that seemed to fail.
-        principal = Principal(run.tenant, run.user)
-        kept = await persistently(partial(self._store.get_run, principal, run.id))
-        if kept is None or kept.attempt != run.attempt or kept.prompt != frozen:
-            raise Fenced
 
     async def _serve(self, work: Work, hit: Hit) -> None:
         """Write a cached answer, whole: a taker finds it finished."""

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from parley_session import metrics
-from parley_session.context.prompt import Prompt
 from parley_session.domain.errors import moved, overloaded
 from parley_session.domain.model import Run
 from parley_session.runs.live import Gone, LiveRun
 from parley_session.runs.making import Maker
 from parley_session.runs.signal import Stop, StopSignal
+from parley_session.runs.work import Known
 from parley_session.store.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,11 @@ class LiveRuns:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def holder(self) -> str:
+        """The name under which runs are held here."""
+        return self._maker.holder
 
     @property
     def closing(self) -> bool:
@@ -77,14 +82,15 @@ class LiveRuns:
     def launch(
         self,
         run: Run,
-        prompt: Prompt | None = None,
+        known: Known | None = None,
         *,
         detached: bool = False,
         prepare: Callable[[], Awaitable[Run | None]] | None = None,
     ) -> LiveRun:
         """Begin to make a run; its feed. One that is made here already is just that.
 
-        The task inherits the caller's trace; `detached`, it has none. `prepare`: the run's
+        `known`: the caller has inserted it as held by this replica. The task inherits the
+        caller's trace; `detached`, it has none. `prepare`: the run's
         task first awaits this, which answers the run as it is stored, None if it is not to
         be made here after all.
         """
@@ -93,7 +99,7 @@ class LiveRuns:
             return entry.live
         live, signal = LiveRun(run.id), StopSignal()
         task = asyncio.create_task(
-            self._make(run, live, signal, prompt, prepare),
+            self._make(run, live, signal, known, prepare),
             name=f"run {run.id}",
             context=contextvars.Context() if detached else None,
         )
@@ -157,7 +163,7 @@ class LiveRuns:
         run: Run,
         live: LiveRun,
         signal: StopSignal,
-        prompt: Prompt | None,
+        known: Known | None,
         prepare: Callable[[], Awaitable[Run | None]] | None,
     ) -> None:
         if prepare is not None:
@@ -173,7 +179,7 @@ class LiveRuns:
             if stored is None:
                 return
             run = stored
-        await self._maker.make(run, live, signal, prompt)
+        await self._maker.make(run, live, signal, known)
 
     def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
         del self._entries[run_id]

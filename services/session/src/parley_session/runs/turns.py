@@ -42,8 +42,13 @@ def run_of(chat: Chat, turn: Turn) -> Run:
 
 async def store_turn(store: Store, chat: Chat, turn: Turn) -> Run | None:
     """Insert what a turn implies; the run as it stands. None: the chat was deleted meanwhile."""
-    await store.insert_message(question_of(chat, turn))
     run = run_of(chat, turn)
-    if await store.insert_run(run):
+    if await insert_turn(store, question_of(chat, turn), run):
         return run
     return await store.get_run(Principal(chat.tenant, chat.user), turn.run)
+
+
+async def insert_turn(store: Store, question: Message, run: Run) -> bool:
+    """Insert a turn's message, then its run. False: a run is there."""
+    await store.insert_message(question)
+    return await store.insert_run(run)

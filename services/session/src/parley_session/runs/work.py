@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 
 from parley_session.answers.deciding import Decision
 from parley_session.context.prompt import Prompt
-from parley_session.domain.model import Run, Usage
+from parley_session.domain.model import Chat, Run, Usage
 from parley_session.runs.holding import Hold
 from parley_session.runs.live import LiveRun
 from parley_session.runs.signal import StopSignal
 from parley_session.runs.writing import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What acceptance knows of a run that it has inserted as held."""
+
+    prompt: Prompt
+    # As the acceptance has left it.
+    chat: Chat
 
 
 @dataclass(slots=True)
@@ -23,6 +32,8 @@ class Work:
     writer: Writer
     # What acceptance has built, or the step that fixes it.
     prompt: Prompt | None
+    # As acceptance has left it, where it was here.
+    chat: Chat | None = None
     decision: Decision | None = None
     usage: Usage = field(default_factory=Usage)
     # Seconds from acceptance to the first text.

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from parley_session import metrics
 from parley_session.clock import Clock
+from parley_session.domain.model import FrozenPrompt
 from parley_session.runs.errors import Fenced, LogLost
 from parley_session.runs.holding import Hold
 from parley_session.runs.live import LiveRun
@@ -62,6 +63,8 @@ class Writer:
         # Tokens without text yet: they go with the next entry.
         self._held_back: list[int] = []
         self._probe: asyncio.Task[None] | None = None
+        # Making the stream known, which the first text waits for.
+        self._opening: asyncio.Task[None] | None = None
         # The answer is larger than a log may be: it is not tried again.
         self._log_full = False
 
@@ -70,8 +73,14 @@ class Writer:
         """The run that is written."""
         return self._live.run_id
 
-    async def open(self) -> None:
-        """Begin from byte 0: the stream, then `startedAt` with its name, naming the attempt."""
+    def open(self, prompt: FrozenPrompt) -> None:
+        """Begin from byte 0, in the background: the first text to be written waits for it.
+
+        First the stream, then `startedAt` with its name and the prompt, naming the attempt.
+        """
+        self._opening = asyncio.create_task(self._open(prompt), name=f"open {self.run_id}")
+
+    async def _open(self, prompt: FrozenPrompt) -> None:
         try:
             stream = await self._log.create(self.run_id, self._hold.attempt)
         except LogFenced:
@@ -79,7 +88,7 @@ class Writer:
         except LogUnavailable:
             stream = None
             self._suspended()
-        await self._name_stream(stream)
+        await self._name_stream(stream, prompt)
 
     async def resume(self) -> None:
         """Go on from what an earlier attempt has logged: fence it, then read.
@@ -96,6 +105,9 @@ class Writer:
         self, text: str, token_ids: Sequence[int], finish_reason: str | None = None
     ) -> None:
         """Log a piece, then feed it. `finish_reason`: it is the last one."""
+        if self._opening is not None:
+            await self._opening
+            self._opening = None
         if self._hold.stream is None:
             await self._look_for_log()
         self.token_ids.extend(token_ids)
@@ -114,6 +126,7 @@ class Writer:
         An entry that was on its way may or may not be in the log, and seen there. It
         is sent once more under its own id, which the log takes at most once.
         """
+        await self._stop(self._opening)
         if self._entry is None:
             return
         entry, stream = self._entry, self._hold.stream
@@ -135,9 +148,16 @@ class Writer:
 
     async def close(self) -> None:
         """Let go of what runs in the background."""
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait({self._probe})
+        await self._stop(self._probe)
+        await self._stop(self._opening)
+
+    async def _stop(self, task: asyncio.Task[None] | None) -> None:
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and isinstance(task.exception(), Fenced):
+            _log.debug("another attempt has the run", extra={"run": self.run_id})
 
     # with the log -----------------------------------------------------------
 
@@ -193,22 +213,30 @@ class Writer:
         except (LogMissing, LogUnavailable):
             await self._suspend()
         else:
-            await self._name_stream(stream)
+            await self._name_stream(stream, None)
             # All tokens are in the new stream's first entry.
             self._held_back.clear()
 
-    async def _name_stream(self, stream: str | None) -> None:
-        """Record the stream with the run; remove it where the attempt is refused."""
+    async def _name_stream(self, stream: str | None, prompt: FrozenPrompt | None) -> None:
+        """Record the stream with the run; remove it where the attempt is refused.
+
+        `prompt`: of a run that has not started.
+        """
         now = self._clock.now()
         hold = self._hold
         if not await persistently(
-            lambda: self._store.start_run(self.run_id, hold.attempt, stream, now)
+            lambda: self._store.start_run(self.run_id, hold.attempt, stream, now, prompt)
         ):
             if stream is not None:
                 await self._remove(stream)
             raise Fenced
         hold.stream = stream
-        hold.run = replace(hold.run, log=stream, started_at=hold.run.started_at or now)
+        hold.run = replace(
+            hold.run,
+            log=stream,
+            started_at=hold.run.started_at or now,
+            prompt=hold.run.prompt or prompt,
+        )
 
     async def _remove(self, stream: str) -> None:
         try:

@@ -17,7 +17,7 @@ found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -112,12 +112,21 @@ class Store(Protocol):
         """
 
     async def settle_turn(
-        self, chat_id: str, run_id: str, *, messages: int, title: str | None, at: datetime
-    ) -> bool:
-        """Take the first pending turn off, if it is that of `run_id`.
+        self,
+        chat_id: str,
+        run_id: str,
+        *,
+        messages: int,
+        title: Callable[[str], str] | None,
+        at: datetime,
+        known: Chat | None = None,
+    ) -> Chat | None:
+        """Take the first pending turn off, if it is that of `run_id`; the chat as it then is.
 
         In the same write `messageCount` grows by `messages`, `updatedAt` becomes `at`,
-        and the title is set where `title` is given and the chat has none.
+        and where the chat has no title, `title` makes one of the turn's message. `known`:
+        the chat as the caller believes it to be; if it is, it need not be read. None: the
+        first turn is another's, or there is none.
         """
 
     async def list_chats(
@@ -179,7 +188,7 @@ class Store(Protocol):
     # runs -------------------------------------------------------------------
 
     async def insert_run(self, run: Run) -> bool:
-        """Insert a run. False: it is there already."""
+        """Insert a run, held or not. False: it is there already."""
 
     async def get_run(self, principal: Principal, run_id: str) -> Run | None:
         """Read a run."""
@@ -196,11 +205,18 @@ class Store(Protocol):
     async def hand_over(self, run_id: str, attempt: int) -> bool:
         """Say that the holder of `attempt` has stopped, naming the attempt."""
 
-    async def freeze_prompt(self, run_id: str, attempt: int, prompt: FrozenPrompt) -> bool:
-        """Fix the prompt of a run that is held under `attempt` and has none yet."""
+    async def start_run(
+        self,
+        run_id: str,
+        attempt: int,
+        log: str | None,
+        at: datetime,
+        prompt: FrozenPrompt | None = None,
+    ) -> bool:
+        """Set `log` and, unless the run has started, `startedAt` and its prompt.
 
-    async def start_run(self, run_id: str, attempt: int, log: str | None, at: datetime) -> bool:
-        """Set `log` and, unless it is set, `startedAt`, naming the attempt."""
+        Names the attempt. `prompt` must be given where the run may not have started.
+        """
 
     async def clear_log(self, run_id: str, attempt: int) -> bool:
         """Say that the run has no whole log, naming the attempt."""

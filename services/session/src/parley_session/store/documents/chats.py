@@ -17,7 +17,7 @@ from parley_session.store.documents.turns import turn_from, turn_to
 LISTING_FIELDS = projection("title", "createdAt", "updatedAt", "messageCount")
 CHAT_FIELDS = projection(
     *("tenant", "user", "title", "system", "model", "createdAt", "updatedAt", "expiresAt"),
-    *("deletedAt", "nextSeq", "messageCount", "pending", "summary"),
+    *("deletedAt", "nextSeq", "messageCount", "pending", "summary", "revision"),
 )
 
 
@@ -65,6 +65,7 @@ def chat_from(document: Fields) -> Chat:
         message_count=document.get("messageCount", 0),
         pending=tuple(turn_from(turn) for turn in document.get("pending") or ()),
         summary=None if summary is None else _summary_from(summary),
+        revision=document.get("revision", 0),
     )
 
 

@@ -57,7 +57,6 @@ def run_to(run: Run) -> Document:
         "finishedAt": optional_time(run.finished_at),
         "cancelRequested": run.cancel_requested,
         "prompt": None if run.prompt is None else prompt_to(run.prompt),
-        "frozen": run.prompt is not None,
         "content": run.content,
         "finishReason": value_of(run.finish_reason),
         "usage": _usage_to(run.usage),

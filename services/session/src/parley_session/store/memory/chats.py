@@ -49,31 +49,42 @@ class MemoryChats(Part):
         ):
             return False
         turn = turn_from(turn_to(turn))
-        self._chats[chat.id] = replace(
-            kept,
-            pending=(*kept.pending, turn),
-            next_seq=kept.next_seq + 2,
-            updated_at=turn.accepted_at,
+        self._keep(
+            replace(
+                kept,
+                pending=(*kept.pending, turn),
+                next_seq=kept.next_seq + 2,
+                updated_at=turn.accepted_at,
+            )
         )
         return True
 
     async def settle_turn(
-        self, chat_id: str, run_id: str, *, messages: int, title: str | None, at: datetime
-    ) -> bool:
+        self,
+        chat_id: str,
+        run_id: str,
+        *,
+        messages: int,
+        title: Callable[[str], str] | None,
+        at: datetime,
+        known: Chat | None = None,
+    ) -> Chat | None:
         """See `Store.settle_turn`."""
+        del known
         self._reach()
         chat = self._chats.get(chat_id)
         if chat is None or not chat.pending or chat.pending[0].run != run_id:
-            return False
-        live = chat.deleted_at is None
-        self._chats[chat_id] = replace(
-            chat,
-            pending=chat.pending[1:],
-            message_count=chat.message_count + messages,
-            updated_at=stored_time(at),
-            title=title if title and not chat.title and live else chat.title,
+            return None
+        untitled = not chat.title and chat.deleted_at is None
+        return self._keep(
+            replace(
+                chat,
+                pending=chat.pending[1:],
+                message_count=chat.message_count + messages,
+                updated_at=stored_time(at),
+                title=title(chat.pending[0].message) if title and untitled else chat.title,
+            )
         )
-        return True
 
     async def list_chats(
         self, principal: Principal, limit: int, after: ListCursor | None
@@ -108,7 +119,7 @@ class MemoryChats(Part):
             return False
         if (chat.summary.until_seq if chat.summary else 0) != since:
             return False
-        self._chats[chat_id] = replace(chat, summary=summary)
+        self._keep(replace(chat, summary=summary))
         return True
 
     async def set_title(self, principal: Principal, chat_id: str, title: str) -> Chat | None:
@@ -117,15 +128,14 @@ class MemoryChats(Part):
         chat = owned(principal, self._chats.get(chat_id))
         if chat is None or chat.deleted_at is not None:
             return None
-        self._chats[chat_id] = chat = replace(chat, title=title)
-        return chat
+        return self._keep(replace(chat, title=title))
 
     async def mark_deleted(self, principal: Principal, chat_id: str, at: datetime) -> Chat | None:
         """See `Store.mark_deleted`."""
         self._reach()
         chat = owned(principal, self._chats.get(chat_id))
         if chat is not None and chat.deleted_at is None:
-            self._chats[chat_id] = chat = replace(chat, deleted_at=stored_time(at))
+            chat = self._keep(replace(chat, deleted_at=stored_time(at)))
         return chat
 
     async def strip_chat(self, chat_id: str) -> None:
@@ -133,7 +143,7 @@ class MemoryChats(Part):
         self._reach()
         chat = self._chats.get(chat_id)
         if chat is not None and chat.deleted_at is not None:
-            self._chats[chat_id] = stripped(chat)
+            self._keep(stripped(chat))
 
     async def list_busy_chats(self, before: datetime, limit: int) -> Sequence[Chat]:
         """See `Store.list_busy_chats`."""
@@ -184,6 +194,10 @@ class MemoryChats(Part):
         chat = self._chats.get(chat_id)
         if chat is not None and chat.deleted_at is not None:
             del self._chats[chat_id]
+
+    def _keep(self, chat: Chat) -> Chat:
+        self._chats[chat.id] = chat = replace(chat, revision=chat.revision + 1)
+        return chat
 
 
 def _earliest(found: Iterable[tuple[datetime, Chat]], limit: int) -> list[Chat]:

@@ -62,23 +62,22 @@ class MemoryRuns(Part):
         self._runs[run_id] = replace(run, handed_over=attempt)
         return True
 
-    async def freeze_prompt(self, run_id: str, attempt: int, prompt: FrozenPrompt) -> bool:
-        """See `Store.freeze_prompt`."""
-        self._reach()
-        run = self._held(run_id, attempt)
-        if run is None or run.prompt is not None:
-            return False
-        self._runs[run_id] = replace(run, prompt=prompt)
-        return True
-
-    async def start_run(self, run_id: str, attempt: int, log: str | None, at: datetime) -> bool:
+    async def start_run(
+        self,
+        run_id: str,
+        attempt: int,
+        log: str | None,
+        at: datetime,
+        prompt: FrozenPrompt | None = None,
+    ) -> bool:
         """See `Store.start_run`."""
         self._reach()
         run = self._held(run_id, attempt)
         if run is None:
             return False
-        started = run.started_at or stored_time(at)
-        self._runs[run_id] = replace(run, log=log, started_at=started)
+        if run.started_at is None:
+            run = replace(run, started_at=stored_time(at), prompt=prompt)
+        self._runs[run_id] = replace(run, log=log)
         return True
 
     async def clear_log(self, run_id: str, attempt: int) -> bool:

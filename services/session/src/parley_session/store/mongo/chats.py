@@ -70,26 +70,46 @@ class MongoChats(Collections):
 
     @operation
     async def settle_turn(
-        self, chat_id: str, run_id: str, *, messages: int, title: str | None, at: datetime
-    ) -> bool:
+        self,
+        chat_id: str,
+        run_id: str,
+        *,
+        messages: int,
+        title: Callable[[str], str] | None,
+        at: datetime,
+        known: Chat | None = None,
+    ) -> Chat | None:
         """See `Store.settle_turn`."""
-
-        def change(chat: Document) -> Document | None:
-            pending = chat["pending"]
-            if not pending or pending[0]["run"] != run_id:
+        mine = known is not None and known.pending and known.pending[0].run == run_id
+        chat = known if mine else None
+        for _ in range(_MAX_TRIES):
+            if chat is None:
+                chat = await self._read_chat({"_id": chat_id})
+            if chat is None or not chat.pending or chat.pending[0].run != run_id:
                 return None
-            fields: Document = {"updatedAt": stored_time(at), "pending": pending[1:]}
-            if title and not chat["title"] and chat["deletedAt"] is None:
-                fields["title"] = title
-            update: Document = {"$set": fields, "$inc": {"messageCount": messages}}
-            if pending[1:]:
-                fields["busySince"] = pending[1]["acceptedAt"]
+            turn, waiting = chat.pending[0], chat.pending[1:]
+            fields: Document = {"updatedAt": stored_time(at)}
+            if title and not chat.title and chat.deleted_at is None:
+                fields["title"] = title(turn.message)
+            update: Document = {
+                "$pop": {"pending": -1},
+                "$set": fields,
+                "$inc": {"messageCount": messages, "revision": 1},
+            }
+            if waiting:
+                fields["busySince"] = stored_time(waiting[0].accepted_at)
             else:
                 update["$unset"] = {"busySince": ""}
-            return update
-
-        wanted = projection("pending", "title", "deletedAt")
-        return await self._change_chat(chat_id, wanted, change)
+            settled = await self._chats.find_one_and_update(
+                {"_id": chat_id, "revision": chat.revision},
+                update,
+                projection=documents.CHAT_FIELDS,
+                return_document=ReturnDocument.AFTER,
+            )
+            if settled is not None:
+                return documents.chat_from(settled)
+            chat = None
+        raise _written_too_often()
 
     @operation
     async def list_chats(
@@ -224,7 +244,7 @@ class MongoChats(Collections):
             )
             if result.matched_count == 1:
                 return True
-        raise StoreUnavailable(f"a chat changed {_MAX_TRIES} times while it was being written")
+        raise _written_too_often()
 
     async def _earliest(self, query: Document, field: str, limit: int) -> list[Chat]:
         found = self._chats.find(
@@ -235,3 +255,7 @@ class MongoChats(Collections):
             batch_size=limit + 1,
         )
         return [documents.chat_from(document) for document in await found.to_list(limit)]
+
+
+def _written_too_often() -> StoreUnavailable:
+    return StoreUnavailable(f"a chat changed {_MAX_TRIES} times while it was being written")

@@ -32,7 +32,6 @@ SINGLE_DOCUMENT_QUERIES: Mapping[str, Sequence[tuple[str, ...]]] = {
         ("_id", "tenant", "final"),
         ("_id", "tenant", "user", "final"),
         ("_id", "attempt", "final"),
-        ("_id", "attempt", "final", "frozen"),
         ("_id", "attempt", "final", "startedAt"),
     ),
     "idempotency": (("_id", "chat", "run"),),

@@ -60,15 +60,17 @@ class MongoRuns(Collections):
         return await self._update_held(_unfinished(run_id, attempt), {"handedOver": attempt})
 
     @operation
-    async def freeze_prompt(self, run_id: str, attempt: int, prompt: FrozenPrompt) -> bool:
-        """See `Store.freeze_prompt`."""
-        fields = {"prompt": documents.prompt_to(prompt), "frozen": True}
-        return await self._update_held(_unfinished(run_id, attempt, frozen=False), fields)
-
-    @operation
-    async def start_run(self, run_id: str, attempt: int, log: str | None, at: datetime) -> bool:
+    async def start_run(
+        self,
+        run_id: str,
+        attempt: int,
+        log: str | None,
+        at: datetime,
+        prompt: FrozenPrompt | None = None,
+    ) -> bool:
         """See `Store.start_run`."""
-        first = {"log": log, "startedAt": stored_time(at)}
+        frozen = None if prompt is None else documents.prompt_to(prompt)
+        first = {"log": log, "startedAt": stored_time(at), "prompt": frozen}
         return await self._update_held(
             _unfinished(run_id, attempt, startedAt=None), first
         ) or await self._update_held(_unfinished(run_id, attempt), {"log": log})
