@@ -218,3 +218,49 @@ async def test_a_store_that_is_away_refuses_new_turns(world: World) -> None:
     world.store.away = True
     with pytest.raises(StoreUnavailable):
         await replica.start(asking())
+
+
+async def test_a_run_is_made_although_its_caller_left_while_it_was_inserted(world: World) -> None:
+    replica = world.replica()
+    asked = asking()
+    insert_run, inserting, go_on = world.store.insert_run, asyncio.Event(), asyncio.Event()
+
+    async def slowly(run):
+        inserted = await insert_run(run)
+        inserting.set()
+        await go_on.wait()
+        return inserted
+
+    world.store.insert_run = slowly
+    caller = asyncio.create_task(replica.start(asked))
+    await inserting.wait()
+    caller.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await replica.quiet()
+    run = await world.run(asked.run_id)
+    assert (run.state, run.attempt, run.content) == (RunState.COMPLETED, 1, world.fleet.text)
+
+
+async def test_a_run_that_another_has_inserted_as_held_is_left_to_it(world: World) -> None:
+    one, other = world.replica(), world.replica()
+    asked = asking()
+    insert_chat = world.store.insert_chat
+
+    async def and_a_retry_elsewhere(chat):
+        inserted = await insert_chat(chat)
+        world.store.insert_chat = insert_chat
+        world.fleet.hold_at = 2
+        await other.start(asked)
+        await until(lambda: world.fleet.drawing)
+        return inserted
+
+    world.store.insert_chat = and_a_retry_elsewhere
+    accepted = await one.start(asked)
+    assert accepted.live is None
+    world.fleet.release.set()
+    text, ended = await one.read(accepted.run.id)
+    assert text == world.fleet.text
+    assert ended.run.attempt == 1
+    assert len(world.fleet.draws) == 1

@@ -41,6 +41,7 @@ from parley_session.runs.keys import Keys
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.requests import sampling_of
 from parley_session.runs.turns import insert_turn, question_of, run_of, store_turn
+from parley_session.runs.uninterrupted import uninterrupted
 from parley_session.runs.work import Known
 from parley_session.store.base import MAX_PENDING, Store
 
@@ -226,11 +227,10 @@ class Acceptance:
     async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, *, room: bool) -> Accepted:
         """Begin the run of a turn that was just taken; `chat` as that has left it."""
         if room:
-            run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
-            if await insert_turn(self._store, prompt.messages[-1], run):
-                known = Known(prompt.with_question_stored(), chat)
-                live = self._live_runs.launch(run, known)
-                return Accepted(run, live, repeated=False)
+            # What is inserted as held is made: also if the caller leaves just now.
+            begun = await uninterrupted(self._begin_held(chat, turn, prompt))
+            if begun is not None:
+                return begun
             # Somebody met the turn and was faster.
         stored = await store_turn(self._store, chat, turn)
         if stored is None:
@@ -241,6 +241,14 @@ class Acceptance:
             return Accepted(stored, self._live_runs.launch(stored), repeated=False)
         await self._gate.put(stored)
         return Accepted(stored, None, repeated=False)
+
+    async def _begin_held(self, chat: Chat, turn: Turn, prompt: Prompt) -> Accepted | None:
+        """Begin a run that nobody else knows of yet. None: somebody does."""
+        run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
+        if not await insert_turn(self._store, prompt.messages[-1], run):
+            return None
+        live = self._live_runs.launch(run, Known(prompt.with_question_stored(), chat))
+        return Accepted(run, live, repeated=False)
 
     # what is there already ----------------------------------------------------
 
