@@ -30,8 +30,8 @@ class MongoMessages(Collections):
         ids = [message_id(chat_id, seq) for seq in range(first_seq, last_seq + 1)]
         if not ids:
             return []
-        # Found by id alone, which every server does with an index; whose they are is judged
-        # on the rows.
+        # Found by id alone, which every server does with an index (docs/adr/0003); whose they
+        # are is judged on the rows.
         found = self._messages.find(
             {"_id": {"$in": ids}}, documents.MESSAGE_FIELDS, batch_size=len(ids) + 1
         )
