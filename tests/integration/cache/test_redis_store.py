@@ -10,7 +10,8 @@ import pytest
 from parley_cache.store.base import Limits
 from parley_cache.store.redis import RedisStore
 from parley_cache.store.redis_client import open_client
-from support.cache_store import LIVES, Clock, MakeStore, StoreConformance
+from support.cache_conformance import StoreConformance
+from support.cache_store import LIVES, Clock, MakeStore
 
 pytestmark = pytest.mark.integration
 ROOMY = Limits(10**9, 10**6, 10**9, 10**6)

@@ -6,7 +6,8 @@ import pytest
 
 from parley_cache.store.base import Limits
 from parley_cache.store.memory import MemoryStore
-from support.cache_store import LIVES, Clock, MakeStore, StoreConformance
+from support.cache_conformance import StoreConformance
+from support.cache_store import LIVES, Clock, MakeStore
 
 ROOMY = Limits(10**9, 10**6, 10**9, 10**6)
 
