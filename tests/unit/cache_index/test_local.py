@@ -83,3 +83,22 @@ async def test_one_that_is_closed_says_so() -> None:
     with pytest.raises(IndexUnavailable) as told:
         await index.add(item("a", unit(1)))
     assert told.value.reason == "index_closed"
+
+
+async def test_many_at_once_are_taken_in_as_one_after_the_other_would_be() -> None:
+    index = LocalIndex(DIMENSIONS, max_items=1_000, graph_above=100)
+    vectors = some_vectors(1_000)
+    await index.add_all([item(f"e{n}", vectors[n]) for n in range(400)])
+    again = [item("e0", unit(1)), item("e0", unit(0, 1)), item("e1", vectors[1], space="t")]
+    odd = [item("odd", vectors[1] * 2), item("more", vectors[5], tenant="globex")]
+    assert await index.add_all([*again, *odd]) == 4
+    assert await index.count() == 401
+    [found] = await index.nearest(TENANT, "s", unit(0, 1), 1)
+    assert found.entry_id == "e0"
+    assert found.similarity > 0.99, "of one that comes twice the last is kept"
+    assert [n.entry_id for n in await index.nearest(TENANT, "t", vectors[1], 9)] == ["e1"]
+    assert "e1" not in {n.entry_id for n in await index.nearest(TENANT, "s", vectors[1], 400)}
+    # What there is no room for is refused, and only that.
+    assert await index.add_all([item(f"e{n}", vectors[n]) for n in range(1_000)]) == 999
+    assert await index.count() == 1_000
+    await index.close()
