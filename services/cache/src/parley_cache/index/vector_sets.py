@@ -1,17 +1,18 @@
 """The index in Redis' vector sets (Redis 8 and later).
 
-One set a space, in the tenant's slot. Redis searches; every replica sees the same
-sets at once, and nothing is held or rebuilt here.
+One set a space, in the tenant's slot. Redis searches, and every replica sees the same
+sets at once; `filled.FilledIndex` adds what they lack.
 
     P:{T}:v:<space>   vector set   ids and vectors (8 bits a dimension)
     P:{T}:v           set          the tenant's spaces
+    P:v:turn          string       how far they are filled, while a replica has its turn
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from redis.exceptions import ResponseError
@@ -69,18 +70,72 @@ class VectorSetIndex:
     async def add(self, item: Item) -> bool:
         """Take an item in."""
         vector = checked(item.vector, self._dimensions)
-        place = item.place
-        key = self._key(place.tenant, place.space)
+        return await self._put(item.place.tenant, item.place.space, {item.place.entry_id: vector})
+
+    async def add_all(self, items: Sequence[Item]) -> dict[str, int]:
+        """Take many in, passing over vectors of another shape; count `added` and `refused`."""
+        by_space: dict[tuple[str, str], dict[str, Vector]] = defaultdict(dict)
+        for item in items:
+            with suppress(ValueError):
+                vector = checked(item.vector, self._dimensions)
+                by_space[item.place.tenant, item.place.space][item.place.entry_id] = vector
+        added = 0
+        for (tenant, space), vectors in by_space.items():
+            added += len(vectors) if await self._put(tenant, space, vectors) else 0
+        return {"added": added, "refused": len(items) - added}
+
+    async def _put(self, tenant: str, space: str, vectors: Mapping[str, Vector]) -> bool:
+        """Add vectors of one space by id; False: there is no room for all of them."""
+        key = self._key(tenant, space)
         with _told():
-            if int(await self._client.execute_command("VCARD", key)) >= self._max_items:
+            held = int(await self._client.execute_command("VCARD", key))
+            if held + len(vectors) > self._max_items:
                 return False
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.execute_command("VADD", key, "FP32", _blob(vector), place.entry_id)
+                for entry_id, vector in vectors.items():
+                    # CAS: neighbours are sought in a thread, where Redis answers others.
+                    pipe.execute_command("VADD", key, "FP32", _blob(vector), entry_id, "CAS")
                 pipe.execute_command("PEXPIRE", key, self._life)
-                pipe.execute_command("SADD", self._spaces(place.tenant), place.space)
-                pipe.execute_command("PEXPIRE", self._spaces(place.tenant), self._life)
+                pipe.execute_command("SADD", self._spaces(tenant), space)
+                pipe.execute_command("PEXPIRE", self._spaces(tenant), self._life)
                 await pipe.execute()
         return True
+
+    async def missing(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Give those that are not held."""
+        if not items:
+            return ()
+        with _told():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for item in items:
+                    key = self._key(item.place.tenant, item.place.space)
+                    pipe.execute_command("VISMEMBER", key, item.place.entry_id)
+                held = await pipe.execute()
+        return [item for item, there in zip(items, held, strict=True) if not there]
+
+    async def take_turn(self, seconds: float) -> float | None:
+        """Take the turn of filling for so long; else give how far another has come, 0 to 1."""
+        with _told():
+            if await self._client.execute_command(
+                *("SET", self._turn, "0", "NX", "PX", int(seconds * 1000))
+            ):
+                return None
+            progress = await self._client.execute_command("GET", self._turn)
+        try:
+            return float(progress or 0)
+        except ValueError:
+            return 0.0
+
+    async def tell_turn(self, progress: float, seconds: float) -> None:
+        """Say how far one has come, and keep the turn for so long."""
+        with _told():
+            await self._client.execute_command(
+                *("SET", self._turn, f"{progress:.4f}", "PX", int(seconds * 1000))
+            )
+
+    @property
+    def _turn(self) -> str:
+        return f"{self._prefix}:v:turn"
 
     async def remove(self, places: Sequence[Place]) -> None:
         """Forget items."""
