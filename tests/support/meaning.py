@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from parley_cache.admission import AdmissionRules
-from parley_cache.cache import AnswerCache, Expiry
+from parley_cache.cache import AnswerCache
 from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.index.local import LocalIndex
 from parley_cache.index.writer import IndexWriter
@@ -23,6 +23,7 @@ from parley_cache.semantic.calibration import Calibration
 from parley_cache.semantic.embedding import Embedder, Vector
 from parley_cache.semantic.score import FEATURES
 from parley_cache.semantic.verdict import SecondCheck
+from parley_cache.shelf_life import Expiry
 from parley_cache.store.base import CacheStore, Limits
 from parley_cache.store.memory import MemoryStore
 from parley_cache.tier import SemanticTier, TierRules
@@ -113,6 +114,7 @@ async def semantic_world(
     model: WordModel | None = None,
     *,
     least_askers: int = 3,
+    expiry: Expiry | None = None,
     **rules: float,
 ) -> AsyncIterator[World]:
     """Gives a cache with both tiers; `rules` are those of the tier."""
@@ -141,7 +143,7 @@ async def semantic_world(
         store,
         guard,
         admission,
-        Expiry(1000.0, 0.0),
+        expiry or Expiry(1000.0, 0.0),
         tier=tier,
         least_askers=least_askers,
         clock=clock,

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from parley_cache import cache as cache_module
 from parley_cache.admission import AdmissionRules
-from parley_cache.cache import AnswerCache, Expiry, Verdict
+from parley_cache.cache import AnswerCache, Verdict
 from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.keys import EntryKey, entry_key
 from parley_cache.model import Offer, Query, Scope, Selector
 from parley_cache.normalise import normalise_question
+from parley_cache.shelf_life import Expiry
 from parley_cache.store.base import CacheStore, Found, Limits, StoreUnavailable
 from parley_cache.store.memory import MemoryStore
 from support.cache_store import LIVES, Clock, digest, query

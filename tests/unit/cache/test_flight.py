@@ -6,11 +6,12 @@ import asyncio
 
 from parley_cache.admission import AdmissionRules
 from parley_cache.barriers import Stamp
-from parley_cache.cache import AnswerCache, Expiry, LeaseWish, Lookup, Verdict
+from parley_cache.cache import AnswerCache, LeaseWish, Lookup, Verdict
 from parley_cache.flight import FlightRules, SingleFlight
 from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.keys import EntryKey
 from parley_cache.model import Query, Selector
+from parley_cache.shelf_life import Expiry
 from parley_cache.store.base import Lease, Limits, StoreUnavailable
 from parley_cache.store.memory import MemoryStore
 from support.cache_store import LIVES, Clock, query

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from parley.cache.v1 import cache_pb2_grpc as pb_grpc
 
 from parley_cache.admission import AdmissionRules
-from parley_cache.cache import AnswerCache, Expiry
+from parley_cache.cache import AnswerCache
 from parley_cache.config import CacheSettings
 from parley_cache.flight import FlightRules, SingleFlight
 from parley_cache.guard import Breaker, StoreGuard
@@ -68,7 +68,6 @@ def build_cache(
         max_question_bytes=settings.max_question_bytes,
         max_answer_bytes=settings.max_answer_bytes,
     )
-    expiry = Expiry(settings.ttl_seconds, settings.ttl_jitter)
     flight = SingleFlight(
         store,
         guard,
@@ -83,7 +82,7 @@ def build_cache(
         store,
         guard,
         rules,
-        expiry,
+        settings.expiry,
         tier=tier,
         flight=flight,
         least_askers=settings.global_least_askers,

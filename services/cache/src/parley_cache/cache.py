@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from parley_cache.guard import StoreGuard
 from parley_cache.keys import entry_key, tenant_name, user_name
 from parley_cache.model import Credit, Entry, Offer, Query, Scope, Selector, Sources, Totals
 from parley_cache.sharing import Sharing
+from parley_cache.shelf_life import Expiry, shelf_life_of
 from parley_cache.store.base import CacheStore, Found, StoreFull, StoreUnavailable
 from parley_cache.tier import SemanticTier
 from parley_kit import semconv
@@ -76,19 +76,6 @@ class Stored:
     stored: bool
     reason: str
     entry_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """How long answers are served: `ttl_seconds`, drawn longer or shorter by `jitter`."""
-
-    ttl_seconds: float
-    jitter: float
-
-    def draw(self) -> float:
-        """Seconds until an entry stored now expires."""
-        spread = random.uniform(-self.jitter, self.jitter)  # noqa: S311 - not a secret
-        return self.ttl_seconds * (1.0 + spread)
 
 
 class AnswerCache:
@@ -280,6 +267,7 @@ class AnswerCache:
             if refusal:
                 return Stored(False, refusal, "")
         meaning = await self._tier.meaning_of(offer.query) if self._tier is not None else None
+        life = shelf_life_of(offer.query)
         now = self._clock()
         entry = Entry(
             entry_id=key.entry_id,
@@ -291,7 +279,7 @@ class AnswerCache:
             source_message_id=offer.source_message_id,
             source_chat_id=offer.source_chat_id,
             stored_at=now,
-            expires_at=now + self._expiry.draw(),
+            expires_at=now + self._expiry.draw(life),
             shared_by=user_name(offer.source_user) if shared else "",
         )
         partition = offer.query.partition
@@ -310,6 +298,8 @@ class AnswerCache:
         except StoreUnavailable:
             return Stored(False, "store_unavailable", "")
         metrics.EVICTED_ENTRIES.inc(put.evicted)
+        if put.stored:
+            metrics.SHELF_LIVES.labels(life.value).inc()
         if put.stored and self._tier is not None and meaning is not None:
             self._tier.learn(key, meaning)
         return Stored(put.stored, put.reason, key.entry_id if put.stored else "")

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
+from parley_cache.shelf_life import Expiry, ShelfLife
 from parley_cache.store.base import BarrierLives, Limits
 from parley_kit.config import Port, RpcServiceSettings
 
@@ -62,13 +63,30 @@ class CacheSettings(RpcServiceSettings):
         default=1.0, gt=0, le=60, description="Time after which one of them tries again."
     )
     ttl_seconds: float = Field(
-        default=_DAY, ge=1, le=30 * _DAY, description="How long an answer may be served."
+        default=_DAY,
+        ge=1,
+        le=30 * _DAY,
+        description="How long an answer may be served, where its question is in no class below.",
+    )
+    ttl_changing_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        le=30 * _DAY,
+        description="The same where it changes slowly: prices, laws, versions, office holders; "
+        "never longer than TTL_SECONDS.",
+    )
+    ttl_timeless_seconds: float = Field(
+        default=7 * _DAY,
+        ge=1,
+        le=30 * _DAY,
+        description="The same where it does not change: definitions, arithmetic, translations; "
+        "never shorter than TTL_SECONDS.",
     )
     ttl_jitter: float = Field(
         default=0.1,
         ge=0,
         le=0.25,
-        description="Share of that by which it is drawn longer or shorter.",
+        description="Share of these by which each is drawn longer or shorter.",
     )
     max_bytes: int = Field(
         default=256 * _MIB,
@@ -155,7 +173,7 @@ class CacheSettings(RpcServiceSettings):
         default=300.0,
         gt=0,
         le=86_400,
-        description="Time between two comparisons of the local index with Redis.",
+        description="Time between two comparisons of the index with what Redis stores.",
     )
     index_canary_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Time between two checks of the index."
@@ -212,6 +230,21 @@ class CacheSettings(RpcServiceSettings):
         if not value.isprintable() or set(value) & set("{} "):
             raise ValueError("must be printable, without braces and spaces")
         return value
+
+    @property
+    def expiry(self) -> Expiry:
+        """How long answers live."""
+        return Expiry(
+            self.ttl_seconds,
+            self.ttl_jitter,
+            slowly_changing=self.ttl_changing_seconds,
+            timeless=self.ttl_timeless_seconds,
+        )
+
+    @property
+    def longest_ttl_seconds(self) -> float:
+        """How long any of them may live, the jitter apart."""
+        return max(map(self.expiry.seconds, ShelfLife))
 
     @property
     def limits(self) -> Limits:

@@ -14,6 +14,11 @@ LOOKUPS: Final = Counter(
 STORES: Final = Counter(
     "parley_cache_stores_total", "Answers offered: `stored`, or why not.", ["outcome"]
 )
+SHELF_LIVES: Final = Counter(
+    "parley_cache_stored_answers_total",
+    "Answers stored, by how fast they age: slowly_changing, ordinary, timeless.",
+    ["shelf_life"],
+)
 SERVED_TOKENS: Final = Counter(
     "parley_cache_served_tokens_total",
     "Completion tokens of answers given, which no engine had to make.",

@@ -17,6 +17,7 @@ from parley_cache.guard import StoreGuard
 from parley_cache.index.base import Item, Place
 from parley_cache.index.checked import CheckedIndex, Starting
 from parley_cache.index.feed import Feed
+from parley_cache.index.filled import FilledIndex
 from parley_cache.index.followed import FollowedIndex
 from parley_cache.index.local import LocalIndex
 from parley_cache.index.vector_sets import VectorSetIndex
@@ -162,6 +163,7 @@ def _index(
     settings: CacheSettings, store: CacheStore, client: Client, dimensions: int
 ) -> CheckedIndex:
     replica = uuid.uuid4().hex
+    catalogue = StoreCatalogue(store)
     followed = FollowedIndex(
         LocalIndex(
             dimensions,
@@ -169,7 +171,7 @@ def _index(
             graph_above=settings.index_graph_above,
         ),
         Feed(client, settings.key_prefix, replica),
-        StoreCatalogue(store),
+        catalogue,
         reconcile_seconds=settings.index_reconcile_seconds,
     )
     local: tuple[str, FollowedIndex, Starting] = ("local", followed, followed.start)
@@ -177,15 +179,19 @@ def _index(
         return CheckedIndex(
             [local], dimensions, replica=replica, seconds=settings.index_canary_seconds
         )
-    sets = VectorSetIndex(
-        client,
-        dimensions,
-        prefix=settings.key_prefix,
-        max_items=settings.index_max_items,
-        life_seconds=2 * settings.ttl_seconds,
+    sets = FilledIndex(
+        VectorSetIndex(
+            client,
+            dimensions,
+            prefix=settings.key_prefix,
+            max_items=settings.index_max_items,
+            life_seconds=2 * settings.longest_ttl_seconds,
+        ),
+        catalogue,
+        seconds=settings.index_reconcile_seconds,
     )
     return CheckedIndex(
-        [("vector_sets", sets, sets.probe), local],
+        [("vector_sets", sets, sets.start), local],
         dimensions,
         replica=replica,
         seconds=settings.index_canary_seconds,
