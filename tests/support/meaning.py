@@ -15,6 +15,8 @@ import numpy as np
 
 from parley_cache.admission import AdmissionRules
 from parley_cache.cache import AnswerCache
+from parley_cache.crowd import Crowd
+from parley_cache.flight import FlightRules, SingleFlight
 from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.index.local import LocalIndex
 from parley_cache.index.writer import IndexWriter
@@ -115,10 +117,11 @@ async def semantic_world(
     *,
     least_askers: int = 3,
     expiry: Expiry | None = None,
+    clock: Clock | None = None,
     **rules: float,
 ) -> AsyncIterator[World]:
     """Gives a cache with both tiers; `rules` are those of the tier."""
-    model, clock = model or WordModel(), Clock()
+    model, clock = model or WordModel(), clock or Clock()
     store = store or MemoryStore(Limits(10**9, 10**6, 10**9, 10**6), LIVES, clock)
     guard = StoreGuard(Breaker(5, 0.05))
     embedder = Embedder(model)
@@ -145,6 +148,7 @@ async def semantic_world(
         admission,
         expiry or Expiry(1000.0, 0.0),
         tier=tier,
+        flight=SingleFlight(store, guard, FlightRules(), Crowd(store, guard, tier, 5.0)),
         least_askers=least_askers,
         clock=clock,
     )

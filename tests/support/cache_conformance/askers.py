@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 from parley_cache.keys import entry_key, tenant_name
 from parley_cache.model import Selector
-from parley_cache.store.base import Lease
+from parley_cache.store.base import MAX_ANNOUNCED, Lease
 from support.cache_store import NOBODY, TENANT, Clock, MakeStore, entry_for, put, query
 
 
@@ -48,3 +49,54 @@ class Askers:
         assert not await one.is_flagged(TENANT, "b")
         assert not await one.is_flagged(TENANT, "")
         assert not await one.is_flagged(tenant_name("globex"), "a")
+
+    async def test_a_lease_that_is_renewed_stands_and_one_that_ended_does_not_come_back(
+        self, make_store: MakeStore, clock: Clock
+    ) -> None:
+        one, two = make_store(), make_store()
+        key = entry_key(query())
+        assert await one.peek_lease(key) is None
+        assert not await one.renew_lease(key, "a", 100.0)
+        await one.take_lease(key, "a", 100.0)
+        assert await two.peek_lease(key) is Lease.HELD
+        assert await two.renew_lease(key, "a", 200.0), "by whichever replica"
+        assert not await two.renew_lease(key, "b", 200.0)
+        await one.end_lease(key, "a", open_seconds=100.0)
+        assert await two.peek_lease(key) is Lease.OPEN
+        assert not await one.renew_lease(key, "a", 100.0)
+        assert await two.peek_lease(key) is Lease.OPEN
+
+    async def test_of_two_who_announce_the_later_one_sees_the_earlier(
+        self, make_store: MakeStore, clock: Clock
+    ) -> None:
+        one, two = make_store(), make_store()
+        assert await one.announce(TENANT, "s", "a", b"first", 100.0) == []
+        assert await two.announce(TENANT, "s", "b", b"second", 100.0) == [b"first"]
+        assert await two.announce(TENANT, "t", "c", b"elsewhere", 100.0) == []
+        assert await two.announce(tenant_name("globex"), "s", "d", b"theirs", 100.0) == []
+        await two.withdraw(TENANT, "s", "a")
+        await two.withdraw(TENANT, "s", "unknown")
+        assert await one.announce(TENANT, "s", "e", b"third", 100.0) == [b"second"]
+        # Each ends by its own time, unless it is prolonged.
+        clock.advance(60)
+        await one.prolong(TENANT, "s", "b", 100.0)
+        await one.prolong(TENANT, "s", "a", 100.0)
+        clock.advance(60)
+        assert await one.announce(TENANT, "s", "f", b"last", 100.0) == [b"second"]
+
+    async def test_only_so_many_are_announced(self, make_store: MakeStore, clock: Clock) -> None:
+        one, two = make_store(), make_store()
+        for number in range(MAX_ANNOUNCED + 3):
+            await one.announce(TENANT, "s", f"t{number}", b"%d" % number, 100.0)
+            clock.advance(0.01)
+        await one.prolong(TENANT, "s", "t0", 100.0)
+        seen = await two.announce(TENANT, "s", "late", b"late", 100.0)
+        assert list(map(int, seen)) == list(range(MAX_ANNOUNCED)), "the earliest first"
+        together = await asyncio.gather(
+            *(
+                store.announce(TENANT, "u", str(n), b"%d" % n, 100.0)
+                for n, store in enumerate([one, two] * 8)
+            )
+        )
+        # Exactly one saw nobody, and no two saw each other.
+        assert sorted(len(others) for others in together) == list(range(16))

@@ -71,6 +71,7 @@ async def test_a_released_lease_does_the_same_and_only_its_holder_can() -> None:
     cache = make()
     first = await look(cache, query())
     await cache.release(query(), "somebody else's")
+    assert await cache.renew(query(), "somebody else's") == 0.0
     assert (await look(cache, query(), NOW)).reason == "in_flight"
     waiting = asyncio.create_task(look(cache, query()))
     await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from parley.cache.v1 import cache_pb2_grpc as pb_grpc
 from parley_cache.admission import AdmissionRules
 from parley_cache.cache import AnswerCache
 from parley_cache.config import CacheSettings
+from parley_cache.crowd import Crowd
 from parley_cache.flight import FlightRules, SingleFlight
 from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.semantic.embedding import Model
@@ -77,6 +78,7 @@ def build_cache(
             max_waiting=settings.max_waiting,
             call_seconds=settings.lookup_timeout_seconds,
         ),
+        Crowd(store, guard, tier, settings.lookup_timeout_seconds) if tier is not None else None,
     )
     return AnswerCache(
         store,

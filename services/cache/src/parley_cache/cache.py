@@ -136,7 +136,7 @@ class AnswerCache:
         result = await self._share(query, await self._lookup(query, seconds, semantic), user)
         # Without a stamp it was refused, or the store is away: nothing to wait for.
         if wish is not None and result.entry is None and result.stamp:
-            boarded = await self._board(query, result, wish)
+            boarded = await self._board(query, result, wish, semantic)
             result = await self._share(query, boarded, user)
         metrics.LOOKUPS.labels(result.verdict.value, result.reason).inc()
         if result.entry is not None:
@@ -199,10 +199,10 @@ class AnswerCache:
             return found
         return Lookup(Verdict.MISS, refusal, None, found.stamp, similarity=found.similarity)
 
-    async def _board(self, query: Query, missed: Lookup, wish: LeaseWish) -> Lookup:
+    async def _board(self, query: Query, missed: Lookup, wish: LeaseWish, semantic: bool) -> Lookup:
         if self._flight is None or self._rules.refuse_lease(wish.temperature, seeded=wish.seeded):
             return missed
-        flight = await self._flight.board(entry_key(query), max_wait=wish.max_wait_seconds)
+        flight = await self._flight.board(query, max_wait=wish.max_wait_seconds, semantic=semantic)
         if flight.in_flight:
             return replace(missed, reason="in_flight")
         if flight.found is None:
@@ -211,12 +211,33 @@ class AnswerCache:
         entry = flight.found.entry
         if entry is None:
             return replace(missed, stamp=stamp, lease=flight.lease)
+        if flight.leader is not None:
+            leader = flight.leader
+            return Lookup(
+                Verdict.SEMANTIC,
+                leader.reason,
+                entry,
+                stamp,
+                self._age(entry),
+                leader.similarity,
+            )
         return Lookup(Verdict.EXACT, "", entry, stamp, self._age(entry))
 
     async def release(self, query: Query, lease: str) -> None:
         """End a lease without an answer."""
         if self._flight is not None and lease:
-            await self._flight.end(entry_key(query), lease, answered=False)
+            await self._flight.end(query, lease, answered=False)
+
+    async def renew(self, query: Query, lease: str) -> float:
+        """Let a lease stand for as many seconds as are given; 0: it has ended."""
+        if self._flight is None or not await self._flight.renew(query, lease):
+            return 0.0
+        return self._flight.lease_seconds
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease stands; 0: there are none."""
+        return self._flight.lease_seconds if self._flight is not None else 0.0
 
     def _age(self, entry: Entry) -> float:
         return max(0.0, self._clock() - entry.stored_at)
@@ -247,8 +268,7 @@ class AnswerCache:
         """Take an answer in, or say why not."""
         result = await self._admit(offer, seconds)
         if self._flight is not None and offer.lease:
-            key = entry_key(offer.query)
-            await self._flight.end(key, offer.lease, answered=result.stored)
+            await self._flight.end(offer.query, offer.lease, answered=result.stored)
         outcome = "stored" if result.stored else result.reason
         metrics.STORES.labels(outcome).inc()
         trace.get_current_span().set_attribute(semconv.CACHE_VERDICT, outcome)

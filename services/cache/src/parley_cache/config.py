@@ -112,11 +112,11 @@ class CacheSettings(RpcServiceSettings):
         "only, and nothing that seems personal).",
     )
     lease_seconds: float = Field(
-        default=30.0,
-        gt=0,
+        default=15.0,
+        ge=0.1,
         le=3600,
-        description="How long one of many who ask the same makes the answer for all, before "
-        "another may.",
+        description="Silence after which another of many who ask the same may make the answer; "
+        "whoever makes it says three times as often that it goes on.",
     )
     max_wait_seconds: float = Field(
         default=30.0, ge=0, le=600, description="Longest wait for an answer that another makes."

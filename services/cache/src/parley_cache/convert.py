@@ -171,13 +171,14 @@ def tenant_from_wire(tenant: str) -> str:
     return tenant
 
 
-def lookup_to_wire(result: Lookup) -> pb.LookupResponse:
-    """Write a look-up's answer."""
+def lookup_to_wire(result: Lookup, lease_seconds: float) -> pb.LookupResponse:
+    """Write a look-up's answer; a lease, where there is one, stands for so many seconds."""
     response = pb.LookupResponse(
         verdict=_VERDICTS[result.verdict],
         reason=result.reason,
         stamp=result.stamp,
         lease=result.lease,
+        lease_seconds=lease_seconds if result.lease else 0.0,
     )
     if result.similarity is not None:
         response.similarity = result.similarity

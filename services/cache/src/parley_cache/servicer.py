@@ -70,7 +70,7 @@ class CacheServicer(pb_grpc.CacheServiceServicer):
             wish=wish,
             user=request.user,
         )
-        return lookup_to_wire(found)
+        return lookup_to_wire(found, self._cache.lease_seconds)
 
     async def Store(self, request: pb.StoreRequest, context: Any) -> pb.StoreResponse:
         """Take an answer in, or say why not."""
@@ -104,6 +104,14 @@ class CacheServicer(pb_grpc.CacheServiceServicer):
         except StoreError as exc:
             raise _unavailable() from exc
         return pb.GetStatsResponse(entries=totals.entries, bytes=totals.bytes)
+
+    async def RenewLease(
+        self, request: pb.RenewLeaseRequest, context: Any
+    ) -> pb.RenewLeaseResponse:
+        """Let a lease stand; a store that is away is asked again by the next call."""
+        del context
+        query = query_from_wire(request.query)
+        return pb.RenewLeaseResponse(lease_seconds=await self._cache.renew(query, request.lease))
 
     async def ReleaseLease(
         self, request: pb.ReleaseLeaseRequest, context: Any

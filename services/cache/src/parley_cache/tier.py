@@ -48,12 +48,14 @@ class TierRules:
         embedding_seconds: longest wait for one embedding.
         near: cosine from which a rated-down question counts as near.
         judge_least: least estimate of the cross-encoder, where there is one.
+        bars_seconds: longest reading of raised bars alone.
     """
 
     nominees: int = 8
     embedding_seconds: float = 0.1
     near: float = 0.8
     judge_least: float = 0.5
+    bars_seconds: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class SemanticTier:
 
     async def _seek(self, query: Query, deadline: float) -> Sought:
         tenant = tenant_name(query.partition.tenant)
-        space = space_name(query, self._embedder.identity)
+        space = self.space_of(query)
         began = time.perf_counter()
         vector = await self._embed(query.question)
         metrics.SEMANTIC_SECONDS.labels("embed").observe(time.perf_counter() - began)
@@ -144,7 +146,8 @@ class SemanticTier:
                 self._store.recall(tenant, [nominee.entry_id for nominee in nominees]),
                 self._store.bars(tenant, space),
             )
-        pairs = self._proven(query, Place(tenant, space, ""), nominees, recalled)
+        place = Place(tenant, space, "")
+        pairs = self._proven(query, place, nominees, recalled, 4 * len(vector))
         if not pairs:
             return Sought(None, "candidates_gone")
         began = time.perf_counter()
@@ -161,20 +164,20 @@ class SemanticTier:
         place: Place,
         nominees: Sequence[Nominee],
         recalled: Sequence[Recalled | None],
+        size: int,
     ) -> list[_Pair]:
         """Keep what belongs where the question does; have the index forget the rest."""
         pairs: list[_Pair] = []
         dropped: Counter[str] = Counter()
         stale: list[Removed] = []
         for nominee, found in zip(nominees, recalled, strict=True):
-            why = "gone" if found is None else self._misplaced(query, place.space, found)
+            why = "gone" if found is None else self._misplaced(query, place.space, found, size)
             if found is None or why:
                 dropped[why] += 1
                 stale.append(Removed(place.tenant, place.space, nominee.entry_id))
                 continue
-            vector = np.frombuffer(found.meaning.vector, dtype="<f4").astype(np.float64)
             candidate = Candidate(
-                found.entry.entry_id, found.meaning.question, tuple(vector.tolist())
+                found.entry.entry_id, found.meaning.question, _exactly(found.meaning.vector)
             )
             pairs.append(_Pair(found.entry, candidate))
         for why, count in dropped.items():
@@ -183,26 +186,71 @@ class SemanticTier:
             self._writer.forget(stale)
         return pairs
 
-    def _misplaced(self, query: Query, space: str, found: Recalled) -> str:
+    def _misplaced(self, query: Query, space: str, found: Recalled, size: int) -> str:
         own = entry_key(dataclasses.replace(query, question=found.meaning.question))
         if own.entry_id != found.entry.entry_id or own.check != found.entry.check:
             return "collision"
         if found.meaning.space != space:
             return "other_model"
-        return "" if _is_unit(found.meaning.vector) else "corrupt"
+        return "" if _is_unit(found.meaning.vector, size) else "corrupt"
 
     def _decide(self, question: str, vector: Vector, pairs: list[_Pair], near: bool) -> Sought:
         """Choose. In a thread: a comparison takes about a millisecond."""
+        candidates = [pair.candidate for pair in pairs]
+        chosen, reason, cosine = self._choose(question, vector, candidates, near)
+        entry = next((pair.entry for pair in pairs if pair.candidate is chosen), None)
+        return Sought(entry, reason, cosine)
+
+    def _choose(
+        self, question: str, vector: Vector, candidates: Sequence[Candidate], near: bool
+    ) -> tuple[Candidate | None, str, float | None]:
         exact = tuple(vector.astype(np.float64).tolist())
-        chosen, verdict = self._check.choose(question, exact, [pair.candidate for pair in pairs])
+        chosen, verdict = self._check.choose(question, exact, candidates)
         if chosen is None or verdict is None:
             reason = verdict.reason if verdict is not None else "candidates_gone"
-            return Sought(None, reason, verdict.cosine if verdict is not None else None)
+            return None, reason, verdict.cosine if verdict is not None else None
         refusal = self._refusal(question, chosen, verdict, near)
         if refusal:
-            return Sought(None, refusal, verdict.cosine)
-        entry = next(pair.entry for pair in pairs if pair.candidate is chosen)
-        return Sought(entry, verdict.reason, verdict.cosine)
+            return None, refusal, verdict.cosine
+        return chosen, verdict.reason, verdict.cosine
+
+    async def same_as(
+        self, query: Query, meaning: Meaning, others: Sequence[Meaning]
+    ) -> tuple[str, str, float] | None:
+        """Give the first of others that asks the same, with the verdict's reason and cosine.
+
+        As strict as a look-up: raised bars and the cross-encoder count. Raises StoreError.
+        """
+        candidates = [
+            Candidate(str(number), other.question, _exactly(other.vector))
+            for number, other in enumerate(others)
+            if other.space == meaning.space and _is_unit(other.vector, len(meaning.vector))
+        ]
+        if not candidates:
+            return None
+        tenant = tenant_name(query.partition.tenant)
+        async with self._guard.operation("recall", self._rules.bars_seconds):
+            bars = await self._store.bars(tenant, meaning.space)
+        vector = np.frombuffer(meaning.vector, dtype="<f4").astype(np.float32)
+        near = any(self._is_near(bar, vector) for bar in bars)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._first, query.question, vector, candidates, near
+        )
+
+    def _first(
+        self, question: str, vector: Vector, candidates: Sequence[Candidate], near: bool
+    ) -> tuple[str, str, float] | None:
+        """Compare with the nearest, in the order in which they were given."""
+        likeness = np.array([one.vector for one in candidates]) @ vector
+        for number in sorted(np.argsort(-likeness)[: self._rules.nominees]):
+            chosen, reason, cosine = self._choose(question, vector, [candidates[number]], near)
+            if chosen is not None:
+                return chosen.question, reason, cosine or 0.0
+        return None
+
+    def space_of(self, query: Query) -> str:
+        """Name what a question is comparable with."""
+        return space_name(query, self._embedder.identity)
 
     def _refusal(self, question: str, chosen: Candidate, verdict: Verdict, near: bool) -> str:
         if near and verdict.reason != _SAME_WORDS:
@@ -227,7 +275,7 @@ class SemanticTier:
             metrics.UNEMBEDDED.labels(error.reason).inc()
             return None
         return Meaning(
-            space=space_name(query, self._embedder.identity),
+            space=self.space_of(query),
             question=query.question,
             vector=vector.astype("<f4").tobytes(),
         )
@@ -250,8 +298,12 @@ class SemanticTier:
         return vector
 
 
-def _is_unit(blob: bytes) -> bool:
-    if not blob or len(blob) % 4:
+def _exactly(blob: bytes) -> tuple[float, ...]:
+    return tuple(np.frombuffer(blob, dtype="<f4").astype(np.float64).tolist())
+
+
+def _is_unit(blob: bytes, size: int) -> bool:
+    if not blob or len(blob) != size:
         return False
     length = float(np.linalg.norm(np.frombuffer(blob, dtype="<f4")))
     return abs(length - 1.0) < 1e-2

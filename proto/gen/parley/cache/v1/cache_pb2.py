@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/cache/v1/cache.proto\x12\x0fparley.cache.v1\"\xa6\x01\n\tPartition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x05scope\x18\x02 \x01(\x0e\x32\x16.parley.cache.v1.Scope\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emodel_revision\x18\x05 \x01(\t\x12\x16\n\x0eoptions_digest\x18\x06 \x01(\x0c\x12\x15\n\rsystem_digest\x18\x07 \x01(\x0c\"\x7f\n\x05Query\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.parley.cache.v1.Partition\x12\x1b\n\x13\x63ontext_fingerprint\x18\x02 \x01(\x0c\x12\x18\n\x10\x63ontext_messages\x18\x03 \x01(\r\x12\x10\n\x08question\x18\x04 \x01(\t\"\xaf\x01\n\rLookupRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\x12\n\nwant_lease\x18\x02 \x01(\x08\x12\x18\n\x10max_wait_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x61llow_semantic\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x0e\n\x06seeded\x18\x06 \x01(\x08\x12\x0c\n\x04user\x18\x07 \x01(\t\"\xb8\x01\n\x0eLookupResponse\x12)\n\x07verdict\x18\x01 \x01(\x0e\x32\x18.parley.cache.v1.Verdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12%\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x16.parley.cache.v1.Entry\x12\x17\n\nsimilarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05lease\x18\x05 \x01(\t\x12\r\n\x05stamp\x18\x06 \x01(\tB\r\n\x0b_similarity\"\xba\x01\n\x05\x45ntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x19\n\x11source_message_id\x18\x06 \x01(\t\x12\x16\n\x0esource_chat_id\x18\x07 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x08 \x01(\x01\"\x99\x02\n\x0cStoreRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x19\n\x11source_message_id\x18\x06 \x01(\t\x12\x16\n\x0esource_chat_id\x18\x07 \x01(\t\x12\x13\n\x0bsource_user\x18\x08 \x01(\t\x12\x13\n\x0btemperature\x18\t \x01(\x01\x12\x0e\n\x06seeded\x18\n \x01(\x08\x12\r\n\x05lease\x18\x0b \x01(\t\x12\r\n\x05stamp\x18\x0c \x01(\t\"A\n\rStoreResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\"\x83\x01\n\x11InvalidateRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63hat_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x07 \x01(\x08\"%\n\x12InvalidateResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"K\n\x13ReleaseLeaseRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\r\n\x05lease\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"2\n\x10GetStatsResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*@\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_USER\x10\x01\x12\x10\n\x0cSCOPE_GLOBAL\x10\x02*]\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_MISS\x10\x01\x12\x11\n\rVERDICT_EXACT\x10\x02\x12\x14\n\x10VERDICT_SEMANTIC\x10\x03\x32\xa6\x03\n\x0c\x43\x61\x63heService\x12I\n\x06Lookup\x12\x1e.parley.cache.v1.LookupRequest\x1a\x1f.parley.cache.v1.LookupResponse\x12\x46\n\x05Store\x12\x1d.parley.cache.v1.StoreRequest\x1a\x1e.parley.cache.v1.StoreResponse\x12U\n\nInvalidate\x12\".parley.cache.v1.InvalidateRequest\x1a#.parley.cache.v1.InvalidateResponse\x12[\n\x0cReleaseLease\x12$.parley.cache.v1.ReleaseLeaseRequest\x1a%.parley.cache.v1.ReleaseLeaseResponse\x12O\n\x08GetStats\x12 .parley.cache.v1.GetStatsRequest\x1a!.parley.cache.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/cache/v1/cache.proto\x12\x0fparley.cache.v1\"\xa6\x01\n\tPartition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x05scope\x18\x02 \x01(\x0e\x32\x16.parley.cache.v1.Scope\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emodel_revision\x18\x05 \x01(\t\x12\x16\n\x0eoptions_digest\x18\x06 \x01(\x0c\x12\x15\n\rsystem_digest\x18\x07 \x01(\x0c\"\x7f\n\x05Query\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.parley.cache.v1.Partition\x12\x1b\n\x13\x63ontext_fingerprint\x18\x02 \x01(\x0c\x12\x18\n\x10\x63ontext_messages\x18\x03 \x01(\r\x12\x10\n\x08question\x18\x04 \x01(\t\"\xaf\x01\n\rLookupRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\x12\n\nwant_lease\x18\x02 \x01(\x08\x12\x18\n\x10max_wait_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x61llow_semantic\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x0e\n\x06seeded\x18\x06 \x01(\x08\x12\x0c\n\x04user\x18\x07 \x01(\t\"\xcf\x01\n\x0eLookupResponse\x12)\n\x07verdict\x18\x01 \x01(\x0e\x32\x18.parley.cache.v1.Verdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12%\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x16.parley.cache.v1.Entry\x12\x17\n\nsimilarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05lease\x18\x05 \x01(\t\x12\r\n\x05stamp\x18\x06 \x01(\t\x12\x15\n\rlease_seconds\x18\x07 \x01(\x01\x42\r\n\x0b_similarity\"\xba\x01\n\x05\x45ntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x19\n\x11source_message_id\x18\x06 \x01(\t\x12\x16\n\x0esource_chat_id\x18\x07 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x08 \x01(\x01\"\x99\x02\n\x0cStoreRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x19\n\x11source_message_id\x18\x06 \x01(\t\x12\x16\n\x0esource_chat_id\x18\x07 \x01(\t\x12\x13\n\x0bsource_user\x18\x08 \x01(\t\x12\x13\n\x0btemperature\x18\t \x01(\x01\x12\x0e\n\x06seeded\x18\n \x01(\x08\x12\r\n\x05lease\x18\x0b \x01(\t\x12\r\n\x05stamp\x18\x0c \x01(\t\"A\n\rStoreResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\"\x83\x01\n\x11InvalidateRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63hat_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x07 \x01(\x08\"%\n\x12InvalidateResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"I\n\x11RenewLeaseRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\r\n\x05lease\x18\x02 \x01(\t\"+\n\x12RenewLeaseResponse\x12\x15\n\rlease_seconds\x18\x01 \x01(\x01\"K\n\x13ReleaseLeaseRequest\x12%\n\x05query\x18\x01 \x01(\x0b\x32\x16.parley.cache.v1.Query\x12\r\n\x05lease\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"2\n\x10GetStatsResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*@\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_USER\x10\x01\x12\x10\n\x0cSCOPE_GLOBAL\x10\x02*]\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_MISS\x10\x01\x12\x11\n\rVERDICT_EXACT\x10\x02\x12\x14\n\x10VERDICT_SEMANTIC\x10\x03\x32\xfd\x03\n\x0c\x43\x61\x63heService\x12I\n\x06Lookup\x12\x1e.parley.cache.v1.LookupRequest\x1a\x1f.parley.cache.v1.LookupResponse\x12\x46\n\x05Store\x12\x1d.parley.cache.v1.StoreRequest\x1a\x1e.parley.cache.v1.StoreResponse\x12U\n\nInvalidate\x12\".parley.cache.v1.InvalidateRequest\x1a#.parley.cache.v1.InvalidateResponse\x12U\n\nRenewLease\x12\".parley.cache.v1.RenewLeaseRequest\x1a#.parley.cache.v1.RenewLeaseResponse\x12[\n\x0cReleaseLease\x12$.parley.cache.v1.ReleaseLeaseRequest\x1a%.parley.cache.v1.ReleaseLeaseResponse\x12O\n\x08GetStats\x12 .parley.cache.v1.GetStatsRequest\x1a!.parley.cache.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.cache.v1.cache_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=1612
-  _globals['_SCOPE']._serialized_end=1676
-  _globals['_VERDICT']._serialized_start=1678
-  _globals['_VERDICT']._serialized_end=1771
+  _globals['_SCOPE']._serialized_start=1755
+  _globals['_SCOPE']._serialized_end=1819
+  _globals['_VERDICT']._serialized_start=1821
+  _globals['_VERDICT']._serialized_end=1914
   _globals['_PARTITION']._serialized_start=49
   _globals['_PARTITION']._serialized_end=215
   _globals['_QUERY']._serialized_start=217
@@ -42,25 +42,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOOKUPREQUEST']._serialized_start=347
   _globals['_LOOKUPREQUEST']._serialized_end=522
   _globals['_LOOKUPRESPONSE']._serialized_start=525
-  _globals['_LOOKUPRESPONSE']._serialized_end=709
-  _globals['_ENTRY']._serialized_start=712
-  _globals['_ENTRY']._serialized_end=898
-  _globals['_STOREREQUEST']._serialized_start=901
-  _globals['_STOREREQUEST']._serialized_end=1182
-  _globals['_STORERESPONSE']._serialized_start=1184
-  _globals['_STORERESPONSE']._serialized_end=1249
-  _globals['_INVALIDATEREQUEST']._serialized_start=1252
-  _globals['_INVALIDATEREQUEST']._serialized_end=1383
-  _globals['_INVALIDATERESPONSE']._serialized_start=1385
-  _globals['_INVALIDATERESPONSE']._serialized_end=1422
-  _globals['_RELEASELEASEREQUEST']._serialized_start=1424
-  _globals['_RELEASELEASEREQUEST']._serialized_end=1499
-  _globals['_RELEASELEASERESPONSE']._serialized_start=1501
-  _globals['_RELEASELEASERESPONSE']._serialized_end=1523
-  _globals['_GETSTATSREQUEST']._serialized_start=1525
-  _globals['_GETSTATSREQUEST']._serialized_end=1558
-  _globals['_GETSTATSRESPONSE']._serialized_start=1560
-  _globals['_GETSTATSRESPONSE']._serialized_end=1610
-  _globals['_CACHESERVICE']._serialized_start=1774
-  _globals['_CACHESERVICE']._serialized_end=2196
+  _globals['_LOOKUPRESPONSE']._serialized_end=732
+  _globals['_ENTRY']._serialized_start=735
+  _globals['_ENTRY']._serialized_end=921
+  _globals['_STOREREQUEST']._serialized_start=924
+  _globals['_STOREREQUEST']._serialized_end=1205
+  _globals['_STORERESPONSE']._serialized_start=1207
+  _globals['_STORERESPONSE']._serialized_end=1272
+  _globals['_INVALIDATEREQUEST']._serialized_start=1275
+  _globals['_INVALIDATEREQUEST']._serialized_end=1406
+  _globals['_INVALIDATERESPONSE']._serialized_start=1408
+  _globals['_INVALIDATERESPONSE']._serialized_end=1445
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1447
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1520
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1522
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1565
+  _globals['_RELEASELEASEREQUEST']._serialized_start=1567
+  _globals['_RELEASELEASEREQUEST']._serialized_end=1642
+  _globals['_RELEASELEASERESPONSE']._serialized_start=1644
+  _globals['_RELEASELEASERESPONSE']._serialized_end=1666
+  _globals['_GETSTATSREQUEST']._serialized_start=1668
+  _globals['_GETSTATSREQUEST']._serialized_end=1701
+  _globals['_GETSTATSRESPONSE']._serialized_start=1703
+  _globals['_GETSTATSRESPONSE']._serialized_end=1753
+  _globals['_CACHESERVICE']._serialized_start=1917
+  _globals['_CACHESERVICE']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

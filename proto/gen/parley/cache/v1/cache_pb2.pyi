@@ -155,7 +155,8 @@ class LookupRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     want_lease: _builtins.bool
     """Ask for the single-flight lease on a miss. A miss of a question whose answer
-    would not be admitted gives none, and waits for none.
+    would not be admitted gives none, and waits for none. With `allow_semantic`,
+    who makes the answer to a question that means the same is waited for too.
     """
     max_wait_seconds: _builtins.float
     """Longest wait for another's lease, seconds; 0: do not wait (`in_flight` tells
@@ -201,6 +202,7 @@ class LookupResponse(_message.Message):
     SIMILARITY_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     STAMP_FIELD_NUMBER: _builtins.int
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     reason: _builtins.str
     """Why it is a miss, or what the second check found: a stable snake_case word."""
@@ -213,6 +215,8 @@ class LookupResponse(_message.Message):
     of the answer that this miss leads to, so that it can be told from one that
     was begun before its user, model or tenant was invalidated.
     """
+    lease_seconds: _builtins.float
+    """With a lease: how long it stands, unless it is renewed."""
     @_builtins.property
     def entry(self) -> Global___Entry:
         """Set on a hit. The caller serves it only while its source stands."""
@@ -226,10 +230,11 @@ class LookupResponse(_message.Message):
         similarity: _builtins.float | None = ...,
         lease: _builtins.str = ...,
         stamp: _builtins.str = ...,
+        lease_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "entry", b"entry", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "entry", b"entry", "lease", b"lease", "reason", b"reason", "similarity", b"similarity", "stamp", b"stamp", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "entry", b"entry", "lease", b"lease", "lease_seconds", b"lease_seconds", "reason", b"reason", "similarity", b"similarity", "stamp", b"stamp", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
@@ -431,6 +436,49 @@ class InvalidateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvalidateResponse: _TypeAlias = InvalidateResponse  # noqa: Y015
+
+@_typing.final
+class RenewLeaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    @_builtins.property
+    def query(self) -> Global___Query: ...
+    def __init__(
+        self,
+        *,
+        query: Global___Query | None = ...,
+        lease: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseRequest: _TypeAlias = RenewLeaseRequest  # noqa: Y015
+
+@_typing.final
+class RenewLeaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    lease_seconds: _builtins.float
+    """How long it stands from now on; 0: it has ended, and another may hold it."""
+    def __init__(
+        self,
+        *,
+        lease_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_seconds", b"lease_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseLeaseRequest(_message.Message):

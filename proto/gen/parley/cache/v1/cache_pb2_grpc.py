@@ -49,6 +49,11 @@ class CacheServiceStub:
                 request_serializer=parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateRequest.SerializeToString,
                 response_deserializer=parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/parley.cache.v1.CacheService/RenewLease',
+                request_serializer=parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
         self.ReleaseLease = channel.unary_unary(
                 '/parley.cache.v1.CacheService/ReleaseLease',
                 request_serializer=parley_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.SerializeToString,
@@ -94,6 +99,15 @@ class CacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Lets a single-flight lease stand while its answer is being made; call it three
+        times in `lease_seconds`. Errors: INVALID_ARGUMENT `invalid_request` alone: a
+        store that is away is asked again by the next call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseLease(self, request, context):
         """Ends a single-flight lease without an answer, so that those who wait go on; one
         that has ended is none. Errors: the common ones.
@@ -126,6 +140,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.Invalidate,
                     request_deserializer=parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateRequest.FromString,
                     response_serializer=parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseResponse.SerializeToString,
             ),
             'ReleaseLease': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseLease,
@@ -219,6 +238,33 @@ class CacheService:
             '/parley.cache.v1.CacheService/Invalidate',
             parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateRequest.SerializeToString,
             parley_dot_cache_dot_v1_dot_cache__pb2.InvalidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.cache.v1.CacheService/RenewLease',
+            parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseRequest.SerializeToString,
+            parley_dot_cache_dot_v1_dot_cache__pb2.RenewLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,11 @@ class CacheServiceStub:
     Errors: UNAVAILABLE `store_unavailable` or DEADLINE_EXCEEDED: it may be half done;
     send it again until it succeeds.
     """
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.RenewLeaseRequest, _cache_pb2.RenewLeaseResponse]
+    """Lets a single-flight lease stand while its answer is being made; call it three
+    times in `lease_seconds`. Errors: INVALID_ARGUMENT `invalid_request` alone: a
+    store that is away is asked again by the next call.
+    """
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]
     """Ends a single-flight lease without an answer, so that those who wait go on; one
     that has ended is none. Errors: the common ones.
@@ -86,6 +91,11 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Removes entries; when it returns, they are not served again. Idempotent.
     Errors: UNAVAILABLE `store_unavailable` or DEADLINE_EXCEEDED: it may be half done;
     send it again until it succeeds.
+    """
+    RenewLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.RenewLeaseRequest, _cache_pb2.RenewLeaseResponse]  # type: ignore[assignment]
+    """Lets a single-flight lease stand while its answer is being made; call it three
+    times in `lease_seconds`. Errors: INVALID_ARGUMENT `invalid_request` alone: a
+    store that is away is asked again by the next call.
     """
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """Ends a single-flight lease without an answer, so that those who wait go on; one
@@ -129,6 +139,17 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes entries; when it returns, they are not served again. Idempotent.
         Errors: UNAVAILABLE `store_unavailable` or DEADLINE_EXCEEDED: it may be half done;
         send it again until it succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _cache_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.RenewLeaseResponse, _abc.Awaitable[_cache_pb2.RenewLeaseResponse]]:
+        """Lets a single-flight lease stand while its answer is being made; call it three
+        times in `lease_seconds`. Errors: INVALID_ARGUMENT `invalid_request` alone: a
+        store that is away is asked again by the next call.
         """
 
     @_abc_1.abstractmethod

@@ -26,6 +26,8 @@ MAX_BARS = 16
 """Rated-down questions remembered a space; the oldest makes room."""
 BAR_SECONDS = 86_400.0
 """For how long, after the last one."""
+MAX_ANNOUNCED = 64
+"""Questions that are being answered, remembered a space; one more is not announced."""
 
 ASKED_SECONDS = 7 * 86_400.0
 FLAG_SECONDS = 30 * 86_400.0
@@ -211,6 +213,32 @@ class CacheStore(Protocol):
 
         With `open_seconds` it is `OPEN` for so long, so that nobody waits in vain.
         """
+        ...
+
+    async def renew_lease(self, key: EntryKey, token: str, seconds: float) -> bool:
+        """Let a lease stand for so long from now on. False: `token` does not hold it."""
+        ...
+
+    async def peek_lease(self, key: EntryKey) -> Lease | None:
+        """Say whether a lease is `HELD` or `OPEN`; None: neither."""
+        ...
+
+    async def announce(
+        self, tenant: str, space: str, token: str, record: bytes, seconds: float
+    ) -> Sequence[bytes]:
+        """Leave a record in a space for so long; give those that were left before, in one step.
+
+        The earliest is given first, as far as the replicas' clocks agree. Where
+        `MAX_ANNOUNCED` stand already, it is not left.
+        """
+        ...
+
+    async def prolong(self, tenant: str, space: str, token: str, seconds: float) -> None:
+        """Let a record stand for so long from now on; one that is gone stays gone."""
+        ...
+
+    async def withdraw(self, tenant: str, space: str, token: str) -> None:
+        """Take a record back."""
         ...
 
     async def raise_bars(self, tenant: str, selector: Selector) -> None:

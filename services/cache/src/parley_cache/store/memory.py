@@ -27,6 +27,7 @@ from parley_cache.store.base import (
     BAR_SECONDS,
     ENTRY_OVERHEAD_BYTES,
     FLAG_SECONDS,
+    MAX_ANNOUNCED,
     MAX_BARS,
     BarrierLives,
     Found,
@@ -64,6 +65,7 @@ class _Tenant:
     askers: dict[str, dict[str, float]] = field(default_factory=dict)
     flags: dict[str, float] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    announced: dict[str, dict[str, tuple[bytes, float]]] = field(default_factory=dict)
     bars: dict[str, list[tuple[bytes, float]]] = field(default_factory=dict)
 
 
@@ -218,6 +220,46 @@ class MemoryStore:
         held, until = leases.get(key.entry_id, ("", 0.0))
         if held == token and until > self._clock():
             leases[key.entry_id] = ("", self._clock() + open_seconds)
+
+    async def renew_lease(self, key: EntryKey, token: str, seconds: float) -> bool:
+        """Let a lease stand for so long from now on."""
+        leases = self._tenants.setdefault(key.tenant, _Tenant()).leases
+        held, until = leases.get(key.entry_id, ("", 0.0))
+        if held != token or until <= self._clock():
+            return False
+        leases[key.entry_id] = (token, self._clock() + seconds)
+        return True
+
+    async def peek_lease(self, key: EntryKey) -> Lease | None:
+        """Say whether a lease is held or open."""
+        leases = self._tenants.setdefault(key.tenant, _Tenant()).leases
+        held, until = leases.get(key.entry_id, ("", 0.0))
+        if until <= self._clock():
+            return None
+        return Lease.HELD if held else Lease.OPEN
+
+    async def announce(
+        self, tenant: str, space: str, token: str, record: bytes, seconds: float
+    ) -> Sequence[bytes]:
+        """Leave a record in a space; give those that were left before."""
+        announced = self._tenants.setdefault(tenant, _Tenant()).announced
+        now = self._clock()
+        held = {t: r for t, r in announced.get(space, {}).items() if r[1] > now and t != token}
+        others = [one for one, _ in held.values()]
+        if len(held) < MAX_ANNOUNCED:
+            held[token] = (record, now + seconds)
+        announced[space] = held
+        return others
+
+    async def prolong(self, tenant: str, space: str, token: str, seconds: float) -> None:
+        """Let a record stand for so long from now on."""
+        held = self._tenants.setdefault(tenant, _Tenant()).announced.get(space, {})
+        if token in held:
+            held[token] = (held[token][0], self._clock() + seconds)
+
+    async def withdraw(self, tenant: str, space: str, token: str) -> None:
+        """Take a record back."""
+        self._tenants.setdefault(tenant, _Tenant()).announced.get(space, {}).pop(token, None)
 
     async def raise_bars(self, tenant: str, selector: Selector) -> None:
         """Remember the vectors of what matches."""

@@ -31,6 +31,7 @@ from parley_cache.store.base import (
     StoreFull,
     Swept,
 )
+from parley_cache.store.redis_announcing import RedisAnnouncing
 from parley_cache.store.redis_client import Client, translated
 from parley_cache.store.redis_invalidation import RedisInvalidation
 from parley_cache.store.redis_keys import (
@@ -96,6 +97,7 @@ class RedisStore:
         self._clock = clock
         self._removal = RedisRemoval(client, prefix, clock)
         self._leases = RedisLeases(client)
+        self._announcing = RedisAnnouncing(client, clock)
         self._sharing = RedisSharing(client)
         self._recall = RedisRecall(client, prefix, clock)
         self._sweep = RedisSweep(
@@ -326,6 +328,38 @@ class RedisStore:
         with translated():
             name = TenantKeys(self._prefix, key.tenant).lease(key.entry_id)
             await self._leases.end(name, token, open_seconds)
+
+    async def renew_lease(self, key: EntryKey, token: str, seconds: float) -> bool:
+        """Let a lease stand for so long from now on."""
+        with translated():
+            name = TenantKeys(self._prefix, key.tenant).lease(key.entry_id)
+            return await self._leases.renew(name, token, seconds)
+
+    async def peek_lease(self, key: EntryKey) -> Lease | None:
+        """Say whether a lease is held or open."""
+        with translated():
+            name = TenantKeys(self._prefix, key.tenant).lease(key.entry_id)
+            return await self._leases.peek(name)
+
+    async def announce(
+        self, tenant: str, space: str, token: str, record: bytes, seconds: float
+    ) -> Sequence[bytes]:
+        """Leave a record in a space; give those that were left before."""
+        with translated():
+            name = TenantKeys(self._prefix, tenant).announced(space)
+            return await self._announcing.announce(name, token, record, seconds)
+
+    async def prolong(self, tenant: str, space: str, token: str, seconds: float) -> None:
+        """Let a record stand for so long from now on."""
+        with translated():
+            name = TenantKeys(self._prefix, tenant).announced(space)
+            await self._announcing.prolong(name, token, seconds)
+
+    async def withdraw(self, tenant: str, space: str, token: str) -> None:
+        """Take a record back."""
+        with translated():
+            name = TenantKeys(self._prefix, tenant).announced(space)
+            await self._announcing.withdraw(name, token)
 
     async def raise_bars(self, tenant: str, selector: Selector) -> None:
         """Remember the vectors of what matches."""

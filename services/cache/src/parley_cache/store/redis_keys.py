@@ -14,6 +14,7 @@ left behind is out of reach at once, and its memory is given back by sweeping.
     P:{T}:E:tot     string  bytes
     P:{T}:E:c|m|u|o:<name>  set of ids by chat, message, user, model
     P:{T}:lease:<id>  string  token of the one who makes an answer, or "-"
+    P:{T}:said:<s>  hash    token -> expiry and question of who makes an answer in a space
     P:{T}:asked:<id>  set   users who asked a question of global scope
     P:{T}:flag:<u>  string  a user whose answers are not shared
     P:{T}:bar:<s>   list    vectors of what was rated down in a space
@@ -69,6 +70,10 @@ class TenantKeys:
     def lease(self, entry_id: str) -> str:
         """Token of the one who makes an answer."""
         return f"{self.prefix}:{{{self.tenant}}}:lease:{entry_id}"
+
+    def announced(self, space: str) -> str:
+        """Questions that are being answered in a space."""
+        return f"{self.prefix}:{{{self.tenant}}}:said:{space}"
 
     def askers(self, entry_id: str) -> str:
         """Users who asked a question of global scope."""

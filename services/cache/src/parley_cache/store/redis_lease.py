@@ -10,7 +10,7 @@ _OPEN = b"-"
 
 
 class RedisLeases:
-    """Takes and ends leases by the names of their keys."""
+    """Takes, renews and ends leases by the names of their keys."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -25,6 +25,28 @@ class RedisLeases:
             return Lease.TAKEN
         # None: it ended between the two; whoever asks again gets it.
         return Lease.OPEN if held == _OPEN else Lease.HELD
+
+    async def peek(self, name: str) -> Lease | None:
+        """Say whether one is held or open."""
+        held = await self._client.execute_command("GET", name)
+        if held is None:
+            return None
+        return Lease.OPEN if held == _OPEN else Lease.HELD
+
+    async def renew(self, name: str, token: str, seconds: float) -> bool:
+        """Let one that is held by `token` stand for so long."""
+
+        async def attempt() -> bool:
+            async with self._client.pipeline(transaction=True) as tx:
+                await tx.execute_command("WATCH", name)
+                if await tx.execute_command("GET", name) != token.encode():
+                    return False
+                tx.multi()
+                tx.execute_command("PEXPIRE", name, _milliseconds(seconds))
+                [extended] = await execute(tx)
+                return bool(extended)
+
+        return await retrying(attempt)
 
     async def end(self, name: str, token: str, open_seconds: float) -> None:
         """End one that is held by `token`."""
