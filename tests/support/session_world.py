@@ -244,15 +244,23 @@ class FakeCache:
         self.invalidated: list[Invalidation] = []
         self.away = False
         self.lease = ""
+        self.lease_seconds = 0.0
         self.released: list[str] = []
+        self.renewed: list[str] = []
+        # What is refused in global scope, by question.
+        self.personal: set[str] = set()
 
     async def lookup(self, query: Query) -> Hit | Miss:
         self.lookups.append(query)
         if self.away:
             return Miss("unavailable")
-        found = self.entries.get(query)
+        if query.shared and query.question in self.personal:
+            return Miss("personal_data")
+        # In global scope whose question it was is no part of the key.
+        asked = replace(query, user="") if query.shared else query
+        found = self.entries.get(asked)
         if found is None:
-            return Miss("not_found", "stamp", self.lease)
+            return Miss("not_found", "stamp", self.lease, self.lease_seconds)
         return Hit(
             status=CacheStatus.EXACT,
             answer=found.text,
@@ -267,8 +275,15 @@ class FakeCache:
     async def store(self, query: Query, answer: Answer) -> str:
         if self.away:
             return "unavailable"
-        self.entries[query] = answer
+        if query.shared and self.personal & {query.question, answer.text}:
+            return "personal_data"
+        self.entries[replace(query, user="") if query.shared else query] = answer
         return ""
+
+    async def renew(self, query: Query, lease: str, seconds: float) -> float:
+        del query, seconds
+        self.renewed.append(lease)
+        return self.lease_seconds
 
     async def release(self, query: Query, lease: str) -> None:
         del query

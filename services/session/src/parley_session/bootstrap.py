@@ -106,7 +106,7 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
     store, log, fleet, cache = outside.store, outside.log, outside.fleet, outside.cache
     queue = outside.queue
     context = ContextBuilder(store, fleet, clock, settings.count_timeout_seconds)
-    answers = Answers(store, cache, clock)
+    answers = Answers(store, cache, clock, shared=settings.cache_scope == "global")
     finisher = Finisher(store, log, clock)
     pace = Pace()
     replica = uuid7()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 from pymongo.errors import PyMongoError
@@ -114,6 +116,12 @@ class SessionSettings(RpcServiceSettings):
         le=300,
         description="Longest wait for the same answer that another is making; 0: everyone "
         "makes their own.",
+    )
+    cache_scope: Literal["user", "global"] = Field(
+        default="user",
+        description="Whose answers a user may be given: their own, or, to the first question of "
+        "a chat, those of all users of the tenant, where the cache allows it too "
+        "(PARLEY_CACHE_GLOBAL_SCOPE).",
     )
     cache_lookup_timeout_seconds: float = Field(
         default=0.1,

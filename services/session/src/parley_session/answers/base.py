@@ -26,6 +26,8 @@ class Query:
     # Of the decoding: an answer that will not be kept is not waited for either.
     temperature: float = 0.0
     seeded: bool = False
+    # Other users of the tenant may be given the answer, and theirs may be given.
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Miss:
     stamp: str = ""
     # Others wait for this answer: it goes with the answer, or is released.
     lease: str = ""
+    # For how long it stands unless it is renewed; 0: it needs no renewing.
+    lease_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,18 @@ class AnswerCache(Protocol):
     async def lookup(self, query: Query) -> Hit | Miss:
         """Look a question up, within the cache's own small deadline.
 
-        Where another is making the same answer, it is waited for, a bounded time.
+        Where another is making the same answer, or one to a question that means the same,
+        it is waited for, a bounded time.
         """
 
     async def store(self, query: Query, answer: Answer) -> str:
         """Offer an answer; empty if it was taken, else why not (a snake_case word)."""
+
+    async def renew(self, query: Query, lease: str, seconds: float) -> float:
+        """Let a lease stand; give for how many seconds, 0: it has ended. Never fails.
+
+        `seconds` is given back where the cache does not answer.
+        """
 
     async def release(self, query: Query, lease: str) -> None:
         """Give a miss's lease back: there will be no answer. Never fails."""
@@ -102,6 +113,10 @@ class NoCache:
     async def store(self, query: Query, answer: Answer) -> str:  # noqa: ARG002
         """Refuse."""
         return "disabled"
+
+    async def renew(self, query: Query, lease: str, seconds: float) -> float:  # noqa: ARG002
+        """Nothing is held."""
+        return 0.0
 
     async def release(self, query: Query, lease: str) -> None:
         """Nothing is held."""

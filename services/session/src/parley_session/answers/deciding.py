@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry import trace
 
 from parley_kit import semconv
 from parley_kit.ids import uuid7
 from parley_session import metrics
-from parley_session.answers.base import Answer, AnswerCache, Hit, Miss
+from parley_session.answers.base import Answer, AnswerCache, Hit, Miss, Query
 from parley_session.answers.keys import query_of
+from parley_session.answers.leasing import Leases
 from parley_session.clock import Clock
 from parley_session.context.prompt import Prompt
 from parley_session.domain.model import (
@@ -25,6 +26,9 @@ from parley_session.domain.model import (
     message_id,
 )
 from parley_session.store.base import Store, StoreUnavailable
+
+_PRIVATE = frozenset(("global_scope_off", "not_first_turn", "personal_data", "user_flagged"))
+"""Why the cache does not share; the user's own answers are not touched by it."""
 
 _tracer = trace.get_tracer(__name__)
 
@@ -42,15 +46,25 @@ class Decision:
     lease: str = ""
     # The answer may be offered to the cache.
     fill: bool = False
+    # What was looked up; None: nothing was.
+    query: Query | None = None
 
 
 class Answers:
-    """Asks the cache before the engine, and offers it what the engine made."""
+    """Asks the cache before the engine, and offers it what the engine made.
 
-    def __init__(self, store: Store, cache: AnswerCache, clock: Clock) -> None:
+    `shared`: the answers to first turns may be given to a tenant's other users, and theirs
+    may be given; what the cache refuses to share stays the user's own.
+    """
+
+    def __init__(
+        self, store: Store, cache: AnswerCache, clock: Clock, *, shared: bool = False
+    ) -> None:
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._shared = shared
+        self._leases = Leases(cache)
 
     async def ask(self, run: Run, prompt: Prompt) -> Decision:
         """Look the question up, unless the caller does not want it."""
@@ -67,38 +81,57 @@ class Answers:
         metrics.CACHE_VERDICTS.labels(decision.info.status.value, decision.info.reason).inc()
         return decision
 
+    def let_go(self, run_id: str) -> None:
+        """This replica makes the run no more: the lease, if there is one, ends by time."""
+        self._leases.let_go(run_id)
+
     async def offer(self, run: Run, prompt: Prompt, decision: Decision) -> None:
         """Offer the answer of a committed run; admission is the cache's to decide.
 
         Where there is none, those who wait for it are let go on.
         """
+        self._leases.let_go(run.id)
+        query = decision.query or self._query(run, prompt)
         if run.state is not RunState.COMPLETED or not decision.fill:
             if decision.lease:
-                await self._cache.release(query_of(run, prompt), decision.lease)
+                await self._cache.release(query, decision.lease)
             return
         options = run.request.options
-        reason = await self._cache.store(
-            query_of(run, prompt),
-            Answer(
-                text=run.content,
-                finish_reason=run.finish_reason or FinishReason.STOP,
-                prompt_tokens=run.usage.prompt_tokens,
-                completion_tokens=run.usage.completion_tokens,
-                source_message=message_id(run.chat, run.seq + 1),
-                source_chat=run.chat,
-                source_user=run.user,
-                temperature=options.temperature,
-                seeded=options.seed is not None,
-                stamp=decision.stamp,
-                lease=decision.lease,
-            ),
+        answer = Answer(
+            text=run.content,
+            finish_reason=run.finish_reason or FinishReason.STOP,
+            prompt_tokens=run.usage.prompt_tokens,
+            completion_tokens=run.usage.completion_tokens,
+            source_message=message_id(run.chat, run.seq + 1),
+            source_chat=run.chat,
+            source_user=run.user,
+            temperature=options.temperature,
+            seeded=options.seed is not None,
+            stamp=decision.stamp,
+            lease=decision.lease,
         )
+        reason = await self._cache.store(query, answer)
+        if query.shared and reason in _PRIVATE:
+            # The lease was of the shared question, and has ended.
+            private = replace(query, shared=False)
+            reason = await self._cache.store(private, replace(answer, lease=""))
         metrics.CACHE_FILLS.labels(reason).inc()
 
+    def _query(self, run: Run, prompt: Prompt) -> Query:
+        query = query_of(run, prompt)
+        first = run.seq == 0 and query.context_messages == 0 and not prompt.summary
+        return replace(query, shared=self._shared and first)
+
     async def _look_up(self, run: Run, prompt: Prompt) -> Decision:
-        found = await self._cache.lookup(query_of(run, prompt))
+        query = self._query(run, prompt)
+        found = await self._cache.lookup(query)
+        if query.shared and isinstance(found, Miss) and found.reason in _PRIVATE:
+            query = replace(query, shared=False)
+            found = await self._cache.lookup(query)
         if isinstance(found, Miss):
-            return _miss(found.reason, found.stamp, found.lease)
+            if found.lease:
+                self._leases.keep(run.id, query, found.lease, found.lease_seconds)
+            return replace(_miss(found.reason, found.stamp, found.lease), query=query)
         try:
             if not await self._stands(run, found):
                 await self._drop(run, found)

@@ -67,6 +67,7 @@ class GrpcAnswerCache:
             max_wait_seconds=wait,
             temperature=query.temperature,
             seeded=query.seeded,
+            user=query.user,
         )
         try:
             with self._replicas.pick().use() as replica:
@@ -77,7 +78,7 @@ class GrpcAnswerCache:
             return Miss(error.code)
         status = _HITS.get(found.verdict)
         if status is None:
-            return Miss(found.reason, found.stamp, found.lease)
+            return Miss(found.reason, found.stamp, found.lease, found.lease_seconds)
         entry = found.entry
         return Hit(
             status=status,
@@ -117,6 +118,19 @@ class GrpcAnswerCache:
             return error.code
         return "" if stored.stored else stored.reason
 
+    async def renew(self, query: Query, lease: str, seconds: float) -> float:
+        """See `AnswerCache.renew`."""
+        request = pb.RenewLeaseRequest(query=_query(query), lease=lease)
+        try:
+            with self._replicas.pick().use() as replica:
+                renewed = await call_unary(
+                    replica.attachment.RenewLease, request, timeout=self._write_timeout
+                )
+        except ServiceError as error:
+            _log.debug("a lease could not be renewed", extra={"code": error.code})
+            return seconds
+        return float(renewed.lease_seconds)
+
     async def release(self, query: Query, lease: str) -> None:
         """See `AnswerCache.release`."""
         request = pb.ReleaseLeaseRequest(query=_query(query), lease=lease)
@@ -151,8 +165,8 @@ def _query(query: Query) -> pb.Query:
     return pb.Query(
         partition=pb.Partition(
             tenant=query.tenant,
-            scope=pb.SCOPE_USER,
-            user=query.user,
+            scope=pb.SCOPE_GLOBAL if query.shared else pb.SCOPE_USER,
+            user="" if query.shared else query.user,
             model=query.model,
             model_revision=query.model_revision,
             options_digest=query.options_digest,

@@ -113,6 +113,7 @@ class Maker:
         finally:
             # Also when cancelled, or on a defect: no reader waits here for ever.
             live.close(Gone.MOVED)
+            self._answers.let_go(run.id)
             await writer.close()
 
     async def _make(self, work: Work, *, held: bool) -> Ended | Gone:
