@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 from parley_cache.cache import Lookup, Verdict
 from parley_cache.index.base import IndexUnavailable, Item, Place
 from parley_cache.keys import entry_key, space_name
-from parley_cache.model import Query, Scope, Selector
+from parley_cache.model import Meaning, Query, Scope, Selector
 from parley_cache.store.base import StoreUnavailable
-from support.cache_store import TENANT, digest, query
+from support.cache_store import TENANT, digest, entry_for, query
 from support.meaning import WordModel, World, offer, semantic_world
 
 ASKED = "How can I reset my password?"
@@ -295,6 +295,36 @@ async def test_damaged_or_foreign_vectors_are_dismissed_and_counted() -> None:
         assert dismissed("gone") == before + 1
         held.beside = whole
         assert (await look(world, query(ALIKE))).reason == "not_found", "forgotten meanwhile"
+        assert (await look(world, query(ASKED))).verdict is Verdict.EXACT
+
+
+async def test_what_is_far_is_a_miss_without_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with semantic_world(least_cosine=0.5) as world:
+        await keep(world, query(ASKED), "Like this.")
+        assert (await look(world, query(ALIKE))).verdict is Verdict.SEMANTIC
+        tier = world.cache._tier
+        assert tier is not None
+
+        def compared(*_: object) -> object:
+            raise AssertionError("it was compared")
+
+        monkeypatch.setattr(tier._check, "choose", compared)
+        far = await look(world, query("Which herons breed in Norway?"))
+        assert (far.verdict, far.reason) == (Verdict.MISS, "not_similar")
+        assert far.similarity is not None
+        assert far.similarity < 0.5
+
+
+async def test_a_vector_of_other_dimensions_is_dismissed_and_breaks_nothing() -> None:
+    async with semantic_world() as world:
+        key, entry, sources = entry_for(world.clock, query(ASKED))
+        space = space_name(query(ASKED), "words:1")
+        short = np.zeros(7, dtype="<f4")
+        short[0] = 1.0
+        await world.store.put(key, entry, sources, None, Meaning(space, ASKED, short.tobytes()))
+        [vector] = world.model.embed([ASKED])
+        await world.index.add(Item(Place(TENANT, space, key.entry_id), vector))
+        assert (await look(world, query(ALIKE))).reason == "candidates_gone"
         assert (await look(world, query(ASKED))).verdict is Verdict.EXACT
 
 

@@ -47,6 +47,7 @@ class TierRules:
         nominees: entries that a look-up compares at most.
         embedding_seconds: longest wait for one embedding.
         near: cosine from which a rated-down question counts as near.
+        least_cosine: candidates below it are not compared, as the check would refuse them.
         judge_least: least estimate of the cross-encoder, where there is one.
         bars_seconds: longest reading of raised bars alone.
     """
@@ -54,6 +55,7 @@ class TierRules:
     nominees: int = 8
     embedding_seconds: float = 0.1
     near: float = 0.8
+    least_cosine: float = -1.0
     judge_least: float = 0.5
     bars_seconds: float = 0.25
 
@@ -150,6 +152,13 @@ class SemanticTier:
         pairs = self._proven(query, place, nominees, recalled, 4 * len(vector))
         if not pairs:
             return Sought(None, "candidates_gone")
+        # Before texts are analysed: that takes a millisecond a text, and most misses end here.
+        cosines = np.array([pair.candidate.vector for pair in pairs]) @ vector.astype(np.float64)
+        best = float(cosines.max())
+        least = self._rules.least_cosine
+        pairs = [pair for pair, cosine in zip(pairs, cosines, strict=True) if cosine >= least]
+        if not pairs:
+            return Sought(None, "not_similar", best)
         began = time.perf_counter()
         near = any(self._is_near(bar, vector) for bar in bars)
         sought = await asyncio.get_running_loop().run_in_executor(

@@ -119,6 +119,7 @@ async def semantic_tier(
             rules=TierRules(
                 nominees=settings.nominees,
                 embedding_seconds=settings.embedding_timeout_seconds,
+                least_cosine=calibration.cosine_floor,
             ),
         )
         stack.callback(tier.close)
