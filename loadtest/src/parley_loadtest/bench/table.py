@@ -23,11 +23,11 @@ def table(results: Sequence[tuple[str, Sequence[Samples]]]) -> str:
         for one in samples:
             speed += list(_speeds(setting, one))
     lines = ["", "Speed (medians of the rounds; ratio to the engine's gRPC, called directly)", ""]
-    lines += _aligned(speed)
+    lines += aligned(speed)
     for setting, samples in results:
         for one in samples:
             lines += ["", f"CPU milliseconds per 1,000 tokens: {one.load.name}, {setting}", ""]
-            lines += _aligned(_cpu(one))
+            lines += aligned(_cpu(one))
     return "\n".join(lines)
 
 
@@ -60,7 +60,8 @@ def _cpu(samples: Samples) -> list[list[str]]:
     return rows
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay rows out in columns; the first has the headings."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -115,12 +115,13 @@ def make(environment: Environment, paths: Paths, run: Runner) -> None:
     editable: list[str | Path] = [
         part for project in environment.projects for part in ("-e", paths.root / project)
     ]
-    _step(
-        run,
-        f"{title}: this tree",
-        [*uv, "pip", "install", *target, "--no-deps", "--no-build-isolation", *editable],
-        log,
-    )
+    if editable:
+        _step(
+            run,
+            f"{title}: this tree",
+            [*uv, "pip", "install", *target, "--no-deps", "--no-build-isolation", *editable],
+            log,
+        )
     stamp.write_text(json.dumps(_stamp(environment, paths)), encoding="utf-8")
 
 

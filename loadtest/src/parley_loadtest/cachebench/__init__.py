@@ -1,0 +1,1 @@
+"""What the answer cache costs and saves, beside its peers."""

@@ -1,0 +1,150 @@
+"""Part two: what the cache saves of a workload, and what a miss costs, through the platform.
+
+The engine is `sim`, paced like a small model on a GPU. The same questions are asked with the
+cache in use and passed by, in turn; what was saved is a ratio of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from parley_loadtest.bench.http import BadAnswer, HttpConnection
+from parley_loadtest.target import LIKE_A_SMALL_GPU, sim_stack
+
+_SEED = 11
+_TEMPERATURE = 0
+_MAX_TOKENS = 64
+_AT_ONCE = 8
+# Semantic matching needs the embedding model; without it the exact tier serves alone.
+_ENV = {"cache": {"PARLEY_CACHE_SEMANTIC": "auto"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer, as its asker saw it. Seconds."""
+
+    first: float
+    whole: float
+    tokens: int
+    """Drawn by the engine for it."""
+    status: str
+
+
+@dataclass(slots=True)
+class Measured:
+    """What came of both parts."""
+
+    used: list[Answered] = field(default_factory=list)
+    passed_by: list[Answered] = field(default_factory=list)
+    misses: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
+
+
+async def _ask(connection: HttpConnection, question: str, mode: str) -> Answered:
+    body = {
+        "message": question,
+        "userID": "bench",
+        "stream": True,
+        "options": {"temperature": _TEMPERATURE, "maxTokens": _MAX_TOKENS, "cache": mode},
+    }
+    began = time.perf_counter()
+    first, text = 0.0, b""
+    async for piece in connection.post("/chat", orjson.dumps(body), "text/event-stream"):
+        text += piece
+        if not first and b"event: delta" in text:
+            first = time.perf_counter() - began
+    whole = time.perf_counter() - began
+    done = next((part for part in text.split(b"\n\n") if b"event: done" in part), b"")
+    data = next((line[5:] for line in done.split(b"\n") if line.startswith(b"data:")), b"")
+    if not data or not first:
+        raise BadAnswer("an answer did not end with `done`")
+    answer = orjson.loads(data)
+    status = answer["cache"]["status"]
+    drawn = 0 if status in ("exact", "semantic") else answer["usage"]["completionTokens"]
+    return Answered(first, whole, drawn, status)
+
+
+def workload(answers: int, repeated: float) -> list[str]:
+    """Questions of which such a share was asked before, in an order of chance."""
+    numbers = random.Random(_SEED)
+    asked: list[str] = []
+    for number in range(answers):
+        if asked and numbers.random() < repeated:
+            asked.append(numbers.choice(asked))
+        else:
+            asked.append(f"How do I set up the heating of house number {number} for the winter?")
+    return asked
+
+
+async def _run(url: str, questions: Sequence[str], mode: str, run: str) -> list[Answered]:
+    waiting = iter(questions)
+
+    async def person() -> list[Answered]:
+        connection = HttpConnection(url)
+        try:
+            return [await _ask(connection, f"{run}: {one}", mode) for one in waiting]
+        finally:
+            await connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        people = [group.create_task(person()) for _ in range(_AT_ONCE)]
+    return [answer for one in people for answer in one.result()]
+
+
+async def measure(answers: int, repeated: float, rounds: int) -> Measured:
+    """Measure on a platform of its own. Raises NoTarget and BadAnswer."""
+    measured = Measured()
+    async with sim_stack(LIKE_A_SMALL_GPU, env=_ENV) as stack:
+        await _run(stack.url, ["Warm up."] * _AT_ONCE, "bypass", "first")
+        for round_ in range(rounds):
+            questions = workload(max(1, answers // rounds), repeated)
+            for mode in ("use", "bypass") if round_ % 2 else ("bypass", "use"):
+                found = await _run(stack.url, questions, mode, f"{round_}")
+                (measured.used if mode == "use" else measured.passed_by).extend(found)
+            print(f"  workload: round {round_ + 1} of {rounds}", flush=True)
+        connection = HttpConnection(stack.url)
+        try:
+            for number in range(answers):
+                # In turn, so that a mood of the machine strikes both alike.
+                for mode in ("use", "bypass") if number % 2 else ("bypass", "use"):
+                    question = f"What was never asked, number {number}, {mode}?"
+                    one = await _ask(connection, question, mode)
+                    (measured.misses if mode == "use" else measured.without).append(one.first)
+        finally:
+            await connection.close()
+    return measured
+
+
+def ratios(measured: Measured, repeated: float) -> list[str]:
+    """What was saved and what it cost, in sentences."""
+    used, by = measured.used, measured.passed_by
+    served = sum(one.status in ("exact", "semantic") for one in used) / len(used)
+    time_saved = 1 - sum(one.whole for one in used) / sum(one.whole for one in by)
+    tokens_saved = 1 - sum(one.tokens for one in used) / sum(one.tokens for one in by)
+    hits = [one.first for one in used if one.status in ("exact", "semantic")]
+    without = statistics.median(measured.without)
+    differences = [a - b for a, b in zip(measured.misses, measured.without, strict=True)]
+    cost = statistics.median(differences)
+    spread = statistics.quantiles(differences, n=4)
+    lines = [
+        f"workload of {len(used)} answers, {repeated:.0%} of them asked before: "
+        f"{served:.1%} served from the cache, "
+        f"{time_saved:.1%} of the time and {tokens_saved:.1%} of the tokens saved",
+    ]
+    if hits:
+        lines.append(
+            f"first text of a hit / without the cache: {statistics.median(hits) / without:.3f}"
+        )
+    lines.append(
+        f"cost of a miss / TTFT without the cache: {cost / without:.2%} "
+        f"(quartiles {spread[0] / without:.2%} to {spread[2] / without:.2%}; TTFT "
+        f"{1000 * without:.0f} ms; target: under 5 %)"
+    )
+    return lines

@@ -1,0 +1,1 @@
+"""Caches that are measured, each a process of its own that obeys `child`."""
