@@ -82,12 +82,17 @@ async def test_a_lease_that_is_not_renewed_passes_to_one_who_waits(
 
 
 async def test_with_redis_gone_everybody_goes_on(valkey_server: ValkeyServer, serve: Serve) -> None:
-    async with serve(valkey_server.url, model=WordModel(), redis_connect_seconds=0.2) as (stub, _):
+    async with serve(valkey_server.url, model=WordModel(), redis_connect_seconds=0.2) as (
+        stub,
+        running,
+    ):
         first = await look(stub, ASKED)
         assert first.lease
         waiting = asyncio.create_task(look(stub, ALIKE, wait=20.0))
         renewal = pb.RenewLeaseRequest(query=wire_query(ASKED), lease=first.lease)
         await call_unary(stub.RenewLease, renewal, timeout=10)
+        flight = running.upkeep._cache._flight
+        await until(lambda: flight._waiting == 1, what="the other to wait")
         valkey_server.kill()
         missed = await waiting
         assert (missed.verdict, missed.lease) == (pb.VERDICT_MISS, "")

@@ -27,8 +27,8 @@ T = TypeVar("T")
 _Address = tuple[str, str]
 """Tenant and space."""
 
-# Half the library's: adding takes little more than half the time, and of 100,000 the recall
-# stays above 0.99 (`make bench-cache`).
+# Half the library's: adding takes little more than half the time, and of the true 8 nearest
+# of 20,000 vectors 99.9 % are found, as with all of it (`make bench-cache`).
 _EXPANSION_ADD = 64
 _THREADS = min(4, os.cpu_count() or 1)
 _LEAST_A_THREAD = 16
