@@ -105,8 +105,9 @@ def try_all(send: Callable[[Any], httpx.Response], schema: Any, stored: Stored) 
 
 
 async def test_what_is_refused_is_a_problem_and_leaves_nothing(make_stack: MakeStack) -> None:
-    # Nothing is swept meanwhile: what is written is written by requests.
-    stack = await make_stack(env={"session": {"PARLEY_SESSION_SWEEP_SECONDS": "300"}})
+    # Nothing is swept or tidied meanwhile: what is written is written by requests.
+    alone = {"PARLEY_SESSION_SWEEP_SECONDS": "300", "PARLEY_SESSION_HOUSEKEEPING": "false"}
+    stack = await make_stack(env={"session": alone})
     loop = asyncio.get_running_loop()
     async with flows.client(stack.url) as http:
         chat = (await flows.ask(http, "/chat", "Here I am."))["chatID"]
