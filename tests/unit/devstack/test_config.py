@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from parley_devstack import bootstrap
 from parley_devstack.config import StackConfig
 from parley_devstack.errors import DevstackError
 from parley_devstack.parts import Layout, lay_out
@@ -88,3 +89,16 @@ def test_stores_that_are_there_are_used_and_none_is_started(tmp_path: Path) -> N
     assert set(plans) == {"inference-1", "session-1", "gateway-1"}
     assert plans["session-1"].env["PARLEY_SESSION_MONGODB_URI"] == "mongodb://db.example/"
     assert plans["session-1"].env["PARLEY_SESSION_CACHE_TARGETS"] == ""
+
+
+def test_make_run_tells_all_that_is_mistyped_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("ENGINE", "vlm"), ("PORT", "abc"), ("SESSIONS", "0")):
+        monkeypatch.setenv(name, value)
+    assert bootstrap.main(["--engine", "vlm", "--port", "abc"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "ENGINE=vlm: expected one of vllm, sim.",
+        "SESSIONS=0: expected a number from 1 to 16.",
+        "PORT=abc: expected a number from 0 to 65535.",
+    ]

@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from parley_devstack.config import StackConfig
 from parley_devstack.environments import (
     STEP_SECONDS,
     child_environment,
@@ -80,12 +81,25 @@ def preflight(paths: Paths, engine: str, ports: Sequence[int]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks the machine and makes `.venv`; returns the exit code."""
+    try:
+        # What a person has mistyped is told in their own terms, before anything else.
+        StackConfig.from_environment()
+    except DevstackError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return _make_ready(_options(argv))
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="parley_devstack.bootstrap")
     parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
     parser.add_argument("--port", type=int, action="append", default=[], help="a port to serve on")
     parser.add_argument("--only-preflight", action="store_true", help="check and make nothing")
     parser.add_argument("--quiet", action="store_true", help="no checks where all is set up")
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def _make_ready(options: argparse.Namespace) -> int:
     paths = checkout()
     environment = development(paths)
     if options.quiet and is_current(environment, paths):
