@@ -20,7 +20,8 @@ from parley_loadtest.target import LIKE_A_SMALL_GPU, sim_stack
 
 _SEED = 11
 _TEMPERATURE = 0
-_MAX_TOKENS = 64
+_TOKENS, _FEW_TOKENS = 64, 4
+"""Of an answer of the workload, and of one whose first text alone is measured."""
 _AT_ONCE = 8
 # Semantic matching needs the embedding model; without it the exact tier serves alone.
 _ENV = {"cache": {"PARLEY_CACHE_SEMANTIC": "auto"}}
@@ -47,12 +48,14 @@ class Measured:
     without: list[float] = field(default_factory=list)
 
 
-async def _ask(connection: HttpConnection, question: str, mode: str) -> Answered:
+async def _ask(
+    connection: HttpConnection, question: str, mode: str, tokens: int = _TOKENS
+) -> Answered:
     body = {
         "message": question,
         "userID": "bench",
         "stream": True,
-        "options": {"temperature": _TEMPERATURE, "maxTokens": _MAX_TOKENS, "cache": mode},
+        "options": {"temperature": _TEMPERATURE, "maxTokens": tokens, "cache": mode},
     }
     began = time.perf_counter()
     first, text = 0.0, b""
@@ -115,7 +118,7 @@ async def measure(answers: int, repeated: float, rounds: int) -> Measured:
                 # In turn, so that a mood of the machine strikes both alike.
                 for mode in ("use", "bypass") if number % 2 else ("bypass", "use"):
                     question = f"What was never asked, number {number}, {mode}?"
-                    one = await _ask(connection, question, mode)
+                    one = await _ask(connection, question, mode, _FEW_TOKENS)
                     (measured.misses if mode == "use" else measured.without).append(one.first)
         finally:
             await connection.close()
