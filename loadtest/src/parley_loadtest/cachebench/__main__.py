@@ -23,6 +23,8 @@ from parley_loadtest.cachebench.process import Failed, folder
 from parley_loadtest.target import NoTarget
 
 CANNOT_RUN = 2
+_ROUNDS = 2
+"""Of the workload, which needs some length to repeat itself."""
 
 
 def read_options(arguments: list[str]) -> argparse.Namespace:
@@ -39,7 +41,7 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--million", type=int, default=0, metavar="N", help="N vectors as well, local index alone"
     )
-    parser.add_argument("--answers", type=int, default=120, help="of the workload in part two")
+    parser.add_argument("--answers", type=int, default=200, help="of the workload in part two")
     parser.add_argument("--repeated", type=float, default=0.5, help="share of them asked before")
     parser.add_argument("--only", choices=["answers", "platform", "million"], help="one part")
     options = parser.parse_args(arguments)
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> str:
         with folder() as work:
             lines += ["", million.run(work, options.million)]
     if options.only in (None, "platform"):
-        measured = asyncio.run(endtoend.measure(options.answers, options.repeated, 4))
+        measured = asyncio.run(endtoend.measure(options.answers, options.repeated, _ROUNDS))
         last += endtoend.ratios(measured, options.repeated)
     machine = (
         f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}, "
