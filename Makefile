@@ -122,6 +122,28 @@ bench: .dev  ## Tokens and requests per second on sim, through the platform agai
 bench-cache: .dev  ## The answer cache at 1,000 and 100,000 entries, its peers, and what it saves
 	PYTHONPATH=tests $(PY) -m parley_loadtest.cachebench $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: bench-litellm bench-vllm  ## Both comparisons with peers: LiteLLM, vLLM's own server
+
+.PHONY: bench-litellm
+bench-litellm: .dev .venv-peers/.made  ## Beside LiteLLM's proxy, on the same sim and cores
+	$(PY) -m parley_loadtest.peers litellm $(ARGS)
+
+.PHONY: bench-vllm
+bench-vllm:  ## Beside vLLM's own OpenAI server, on the same small model
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	$(PY) -m parley_loadtest.peers vllm $(ARGS)
+
+# What the platform is compared with has an environment and a lock of its own.
+.venv-peers/.made: requirements/bench-peers.txt
+	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-peers
+	VIRTUAL_ENV=.venv-peers .venv/bin/uv pip sync --quiet --require-hashes $<
+	touch $@
+
+.PHONY: profile
+profile: .dev  ## Where the time of an answer and of a token goes, in each process (py-spy)
+	$(PY) -m parley_loadtest.profile $(ARGS)
+
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=
 	$(PY) -m parley_loadtest $(ARGS)
@@ -204,6 +226,7 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-cpu.txt
 	$(COMPILE) --extra vllm-gpu $(COMMON) \
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-gpu.txt
+	$(COMPILE) requirements/bench-peers.in -o requirements/bench-peers.txt
 
 # Apart: its package is built to be read.
 .PHONY: lock-upstreams
@@ -223,7 +246,7 @@ clean:  ## Remove what tools leave behind; environments, models and data stay
 distclean: clean  ## Remove everything that set-up made, chats included: a fresh clone again
 	@if [ -x $(PY) ] && $(STACK) status >/dev/null 2>&1; then \
 		echo 'A stack is running: end it first.'; exit 1; fi
-	rm -rf .venv .venv-inference .venv-cache-peers .parley
+	rm -rf .venv .venv-inference .venv-cache-peers .venv-peers .parley
 
 # The development environment; a moment when it is current.
 .PHONY: .dev

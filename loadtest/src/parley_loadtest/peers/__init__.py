@@ -1,0 +1,1 @@
+"""The platform beside its peers: LiteLLM's proxy, and vLLM's own server."""
