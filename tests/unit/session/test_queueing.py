@@ -107,7 +107,7 @@ async def test_the_place_is_told_as_it_changes(world: World) -> None:
     reading = asyncio.create_task(read())
     await until(lambda: seen)
     assert seen == [Queued(2)]
-    cancelled = await other.cancel(first.run_id, wait=5)
+    cancelled = await other.cancel(first.run_id, wait=20)
     assert cancelled.state is RunState.CANCELLED
     await until(lambda: len(seen) == 2)
     assert seen[1].position == 1
