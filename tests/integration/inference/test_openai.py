@@ -12,10 +12,13 @@ import grpc
 import pytest
 from parley.inference.v1 import inference_pb2 as pb
 
+from parley_inference.bootstrap import Replica
+from parley_inference.config import Settings
+from parley_inference.engine.build import build_engine
 from parley_kit.errors import StartupError
 from parley_kit.rpc.status import from_rpc_error
 from support.fake_upstream import MODEL, FakeUpstream, Fault, fake_upstream
-from support.inference import Answer, Client, generate_request, replica_of
+from support.inference import Answer, Client, connect, generate_request, replica_of
 from support.poll import until
 
 pytestmark = pytest.mark.integration
@@ -265,3 +268,23 @@ async def test_certificates_are_verified() -> None:
         with pytest.raises(StartupError, match="did not come"):
             async with replica_of(**settings, upstream_start_seconds=0):
                 pass
+
+
+async def test_a_replica_is_not_ready_until_its_upstream_is_there() -> None:
+    async with fake_upstream(away=True) as upstream:
+        settings = Settings(
+            port=0, admin_port=0, engine="openai", model=MODEL, upstream_url=upstream.url
+        )
+        replica = Replica(settings, build_engine(settings))
+        await replica.start()
+        loading = asyncio.create_task(replica.load())
+        try:
+            async with connect(replica.port) as client:
+                assert (await refused(client, ask()))[0] == "engine_unavailable"
+                assert not replica.serving
+                upstream.away = False
+                await until(lambda: replica.serving)
+                assert (await client.generate(ask())).finished is not None
+        finally:
+            loading.cancel()
+            await replica.stop()

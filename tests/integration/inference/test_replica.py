@@ -77,7 +77,7 @@ async def test_load_reports_follow_the_load() -> None:
         await until(lambda: reports, what="a report at once")
         assert (reports[0].max_running, reports[0].max_waiting) == (2, 5)
         assert list(reports[0].models) == ["sim"]
-        assert reports[0].kv_free_share == 1.0
+        assert reports[0].kv_free_ratio == 1.0
         answers = [
             asyncio.ensure_future(client.generate(generate_request(max_tokens=100)))
             for _ in range(3)
@@ -91,7 +91,7 @@ async def test_load_reports_follow_the_load() -> None:
         await asyncio.gather(watching, return_exceptions=True)
     assert [r.sequence for r in reports] == sorted({r.sequence for r in reports})
     assert len({r.replica_id for r in reports}) == 1
-    assert any(r.kv_free_share < 1.0 for r in reports)
+    assert any(r.kv_free_ratio < 1.0 for r in reports)
 
 
 async def test_metrics_count_what_was_served() -> None:

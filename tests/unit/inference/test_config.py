@@ -1,5 +1,7 @@
 """Settings are told apart from mistakes, in sentences."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -44,10 +46,18 @@ def test_an_upstream_is_named_whole(settings: dict[str, str], said: str) -> None
     assert "pw@" not in str(refused.value)
 
 
-def test_prompts_leave_only_by_an_upstream_unless_it_is_said_otherwise() -> None:
-    assert not Settings(engine="sim").prompts_leave
-    assert Settings(engine="sim", external=True).prompts_leave
-    upstream = {"engine": "openai", "model": "x", "upstream_url": "http://h/v1/"}
-    assert Settings(**upstream).prompts_leave
-    assert not Settings(**upstream, external=False).prompts_leave
-    assert Settings(**upstream).upstream_url == "http://h/v1"
+def test_an_address_ends_without_a_slash() -> None:
+    settings = Settings(engine="openai", model="x", upstream_url="http://h/v1/")
+    assert settings.upstream_url == "http://h/v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"engine": "sim", "tenant_shares": {"t": 0}}, "greater than 0"),
+        ({"engine": "sim", "max_queued_tokens": 0}, "greater than or equal"),
+    ],
+)
+def test_settings_of_engines_are_bounded(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**settings)

@@ -1,10 +1,14 @@
 """The door counts who is inside and shuts when too many wait."""
 
 import asyncio
+import contextlib
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from parley_inference.door import Door
+from parley_inference.door import Door, Ticket
 from parley_kit.errors import ServiceError
 
 
@@ -72,3 +76,133 @@ async def test_watchers_learn_of_a_change_and_of_none() -> None:
     async with asyncio.timeout(5):
         await watching
     await door.change(version, 5)
+
+
+async def enter(door: Door, name: str, ask: dict[str, float] | None = None) -> Ticket:
+    """Wait for a turn as tenant ``name``'s; the ticket is inside the engine."""
+    ticket = door.admit(f"{name}{id(object())}{door.version}")
+    options = {"answer_tokens": 10, "priority": 0, "seconds": 30.0} | (ask or {})
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(ticket)
+        await ticket.turn(name, **options)  # type: ignore[arg-type]
+        inside.pop_all()
+    return ticket
+
+
+def leave(ticket: Ticket) -> None:
+    ticket.__exit__(None, None, None)
+
+
+async def full_door(**options: Any) -> tuple[Door, list[Ticket]]:
+    door = Door(100, **options)
+    door.open(4)
+    # What it batches and one ahead.
+    return door, [await enter(door, "first") for _ in range(5)]
+
+
+async def test_the_next_turn_is_the_tenants_that_had_less() -> None:
+    door, inside = await full_door(shares={"big": 2.0})
+    turns: list[str] = []
+
+    async def wait(name: str) -> None:
+        ticket = await enter(door, name)
+        turns.append(name)
+        leave(ticket)
+
+    waiting = [asyncio.ensure_future(wait("flood")) for _ in range(6)]
+    await asyncio.sleep(0)
+    waiting += [asyncio.ensure_future(wait(name)) for name in ("small", "big", "big")]
+    await asyncio.sleep(0)
+    assert turns == []
+    leave(inside[0])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+    assert "small" in turns[:4]
+    assert turns[-3:] == ["flood"] * 3
+    for ticket in inside[1:]:
+        leave(ticket)
+    assert (door.running, door.waiting) == (0, 0)
+
+
+async def test_who_leaves_while_waiting_leaves_no_gap() -> None:
+    door, inside = await full_door()
+    waiting = [asyncio.ensure_future(enter(door, "x")) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[1].cancel()
+    leave(inside[0])
+    async with asyncio.timeout(5):
+        ticket = await waiting[2]
+    assert door.waiting == 5
+    for left in (*inside[1:], ticket):
+        leave(left)
+    again = [await enter(door, "y") for _ in range(5)]
+    assert len(again) == 5
+
+
+async def test_the_turn_of_one_who_leaves_at_that_moment_is_the_next_ones() -> None:
+    door, inside = await full_door()
+    first, second = (asyncio.ensure_future(enter(door, "x")) for _ in range(2))
+    await asyncio.sleep(0)
+    leave(inside[0])
+    first.cancel()
+    async with asyncio.timeout(5):
+        await second
+
+
+async def test_a_wait_ends_at_its_deadline() -> None:
+    door, _ = await full_door()
+    with pytest.raises(ServiceError) as refusal:
+        await enter(door, "x", {"seconds": 0.01})
+    assert refusal.value.code == "timed_out"
+    assert door.waiting == 5
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door, inside = await full_door()
+    now = time.monotonic()
+    monkeypatch.setattr("parley_inference.door.time", SimpleNamespace(monotonic=lambda: now))
+    for _ in range(10):
+        waiting = asyncio.ensure_future(enter(door, "x"))
+        await asyncio.sleep(0)
+        now += 2.0
+        leave(inside.pop(0))
+        inside.append(await waiting)
+    assert door.expected_wait("y", 0) == pytest.approx(2.0)
+    with pytest.raises(ServiceError) as refusal:
+        await enter(door, "y", {"seconds": 1.0})
+    assert refusal.value.code == "overloaded"
+    assert refusal.value.retry_after == pytest.approx(2.0)
+    patient = asyncio.ensure_future(enter(door, "y", {"seconds": 3.0}))
+    await asyncio.sleep(0)
+    leave(inside.pop())
+    await patient
+
+
+def test_tokens_that_wait_are_bounded_but_one_prompt_always_fits() -> None:
+    door = Door(10, max_queued_tokens=100)
+    door.open(4)
+    with door.admit("a") as ticket:
+        ticket.prompt(5000)
+        with door.admit("b") as other, pytest.raises(ServiceError) as refusal:
+            other.prompt(1)
+        assert refusal.value.code == "overloaded"
+        ticket.started()
+        with door.admit("c") as third:
+            third.prompt(99)
+    assert door.queued_tokens == 0
+
+
+async def test_those_who_wait_are_sent_elsewhere_when_the_door_is_shut() -> None:
+    door, inside = await full_door()
+    waiting = asyncio.ensure_future(enter(door, "x"))
+    await asyncio.sleep(0)
+    door.close("the replica is draining")
+    with pytest.raises(ServiceError) as refusal:
+        await waiting
+    assert refusal.value.code == "engine_unavailable"
+    for ticket in inside:
+        leave(ticket)
+    assert (door.running, door.waiting) == (0, 0)

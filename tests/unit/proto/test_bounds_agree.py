@@ -6,6 +6,7 @@ after its turn was stored.
 
 from parley_gateway import bounds as gateway
 from parley_inference import bounds as inference
+from parley_inference import schema_bounds
 from parley_session.context import builder
 from parley_session.domain import bounds as session
 from parley_session.domain import options
@@ -35,6 +36,6 @@ def test_gateway_and_session_agree() -> None:
 def test_inference_takes_what_session_sends() -> None:
     assert inference.MAX_STOPS >= options.MAX_STOPS
     assert inference.MAX_STOP_CHARACTERS >= options.MAX_STOP_CHARACTERS
-    assert inference.MAX_SCHEMA_BYTES >= options.MAX_JSON_SCHEMA_BYTES
-    assert inference.MAX_SCHEMA_DEPTH >= gateway.MAX_SCHEMA_DEPTH
+    assert schema_bounds.MAX_SCHEMA_BYTES >= options.MAX_JSON_SCHEMA_BYTES
+    assert schema_bounds.MAX_SCHEMA_DEPTH >= gateway.MAX_SCHEMA_DEPTH
     assert inference.MAX_COUNTED_MESSAGES >= builder.MAX_COUNTED_MESSAGES

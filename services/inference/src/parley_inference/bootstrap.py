@@ -39,7 +39,11 @@ class Replica:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
-        self._door = Door(settings.max_waiting)
+        self._door = Door(
+            settings.max_waiting,
+            max_queued_tokens=settings.max_queued_tokens,
+            shares=settings.tenant_shares,
+        )
         bounds = Bounds(settings.max_messages, settings.max_prompt_bytes)
         servicer = InferenceServicer(
             engine,
@@ -89,7 +93,7 @@ class Replica:
     async def load(self) -> None:
         """Start the engine, then serve."""
         await self._engine.start()
-        metrics.KV_FREE_SHARE.set_function(lambda: self._engine.kv_free_share)
+        metrics.KV_FREE_RATIO.set_function(lambda: self._engine.kv_free_ratio)
         metrics.MAX_RUNNING.set(self._engine.info.max_running)
         self._door.open(self._engine.info.max_running)
         self._server.set_serving(True)

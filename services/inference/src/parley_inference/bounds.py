@@ -1,22 +1,20 @@
 """Judges requests by their form: every bound of the contract, all mistakes told at once."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from parley.inference.v1 import inference_pb2 as pb
 
 from parley_inference.engine.base import Message, Role, Sampling
 from parley_inference.errors import invalid
+from parley_inference.schema_bounds import schema_mistakes
 from parley_kit.errors import FieldError
 
 MAX_ID_CHARACTERS: Final = 256
 MAX_STOPS: Final = 4
 MAX_STOP_CHARACTERS: Final = 64
-MAX_SCHEMA_BYTES: Final = 16 * 1024
-MAX_SCHEMA_DEPTH: Final = 32
 MAX_COUNTED_MESSAGES: Final = 1000
 _MAX_TOP_K: Final = 1_000_000
 _MAX_PRIORITY: Final = 1_000_000
@@ -149,7 +147,7 @@ def _sampling_mistakes(options: pb.SamplingOptions) -> Iterator[FieldError]:
         yield FieldError("sampling.top_k", f"must be at most {_MAX_TOP_K}")
     yield from _stop_mistakes(options.stop)
     if options.json_schema:
-        yield from _schema_mistakes(options.json_schema)
+        yield from schema_mistakes(options.json_schema)
 
 
 def _stop_mistakes(stops: Sequence[str]) -> Iterator[FieldError]:
@@ -159,35 +157,3 @@ def _stop_mistakes(stops: Sequence[str]) -> Iterator[FieldError]:
         if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
             yield FieldError("sampling.stop", f"each of 1 to {MAX_STOP_CHARACTERS} characters")
             return
-
-
-def _schema_mistakes(text: str) -> Iterator[FieldError]:
-    field = "sampling.json_schema"
-    if len(text.encode()) > MAX_SCHEMA_BYTES:
-        yield FieldError(field, f"at most {MAX_SCHEMA_BYTES} bytes")
-        return
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError):
-        yield FieldError(field, "must be JSON")
-        return
-    if not isinstance(schema, dict):
-        yield FieldError(field, "must be a JSON object")
-    elif _deeper_than(schema, MAX_SCHEMA_DEPTH):
-        yield FieldError(field, f"at most {MAX_SCHEMA_DEPTH} levels deep")
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    """Whether objects and arrays nest deeper; level by level, so that nothing recurses."""
-    row: list[Any] = [value]
-    for _ in range(levels):
-        row = [child for node in row for child in _children(node)]
-        if not row:
-            return False
-    return True
-
-
-def _children(node: Any) -> Iterable[Any]:
-    """The objects and arrays directly inside one."""
-    inside = node.values() if isinstance(node, dict) else node
-    return (child for child in inside if isinstance(child, dict | list))

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -77,6 +77,19 @@ class Settings(RpcServiceSettings):
         ge=0,
         le=100_000,
         description="Requests that may wait for a place in the batch before others are refused.",
+    )
+    max_queued_tokens: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Prompt tokens that may wait in all before further requests are refused; one "
+        "that waits alone is let in.",
+    )
+    tenant_shares: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=dict,
+        max_length=10_000,
+        description="Shares of the engine that tenants have while others wait: a JSON object of "
+        "cache salt (the tenant's name) and weight; 1 for those not named.",
     )
     coalesce_seconds: float = Field(
         default=0.02,
@@ -184,11 +197,6 @@ class Settings(RpcServiceSettings):
         description="openai: time between two looks at the upstream's health; after three failed "
         "ones the replica is not ready until one succeeds.",
     )
-    external: bool | None = Field(
-        default=None,
-        description="Whether prompts leave the operator's own machines, which tenants can be "
-        "forbidden; unset: true for openai, else false.",
-    )
 
     @field_validator("model")
     @classmethod
@@ -213,11 +221,6 @@ class Settings(RpcServiceSettings):
         if self.upstream_api_key.get_secret_value() and self.upstream_api_key_file:
             raise ValueError("give UPSTREAM_API_KEY or UPSTREAM_API_KEY_FILE, not both")
         return self
-
-    @property
-    def prompts_leave(self) -> bool:
-        """Whether the engine is outside the operator's own fleet."""
-        return self.engine == "openai" if self.external is None else self.external
 
     @property
     def served_model_id(self) -> str:

@@ -1,17 +1,28 @@
-"""The door: who is inside, who waits, and when it is shut."""
+"""The door: who is inside, who waits, whose turn it is, and when it is shut.
+
+The engine is given what it batches and a little more, so that it never waits for the next
+request; all others wait here, where a tenant's share decides, and not in the engine's own queue.
+"""
 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
 from parley_inference import metrics
-from parley_inference.errors import engine_unavailable, invalid, overloaded
+from parley_inference.errors import engine_unavailable, invalid, overloaded, timed_out
+from parley_inference.fair_queue import FairQueue
 from parley_kit.errors import FieldError
 
 # Tokens per second are measured over this time.
 _RATE_SECONDS: Final = 5.0
+# What the engine has beyond its batch, as a share of it.
+_AHEAD: Final = 0.25
+# Turns after which their pace is believed, and how much of it the latest is.
+_PACE_TURNS: Final = 8
+_PACE_WEIGHT: Final = 0.1
 
 
 class Ticket:
@@ -22,11 +33,22 @@ class Ticket:
         self._request_id = request_id
         self._prompt_tokens = 0
         self._started = False
+        self._entered = False
 
     def prompt(self, tokens: int) -> None:
-        """The prompt is known to have so many tokens."""
-        self._prompt_tokens = tokens
+        """The prompt is known to have so many tokens. Raises overloaded if too many wait."""
         self._door._queue_tokens(tokens)
+        self._prompt_tokens = tokens
+
+    async def turn(self, tenant: str, *, answer_tokens: int, priority: int, seconds: float) -> None:
+        """Wait until the engine may have the request; ``answer_tokens``: at most.
+
+        Raises overloaded at once if the wait would be longer than ``seconds``, timed_out if it
+        was, engine_unavailable if the engine is lost or the replica stops meanwhile.
+        """
+        cost = self._prompt_tokens + answer_tokens
+        await self._door._turn(tenant, cost=cost, priority=priority, seconds=seconds)
+        self._entered = True
 
     def started(self) -> None:
         """The engine has drawn the first token."""
@@ -42,6 +64,8 @@ class Ticket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._entered:
+            self._door._vacate()
         self._door._leave(
             self._request_id, started=self._started, prompt_tokens=self._prompt_tokens
         )
@@ -50,8 +74,23 @@ class Ticket:
 class Door:
     """Counts requests and lets no more in than may run and wait."""
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(
+        self,
+        max_waiting: int,
+        *,
+        max_queued_tokens: int = 1 << 40,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """``shares``: of tenants (by their cache salt) that have another share than 1."""
         self.max_waiting = max_waiting
+        self._max_queued_tokens = max_queued_tokens
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(shares or {})
+        # Requests that the engine has.
+        self._entered = 0
+        # Seconds between two turns while somebody waits, and of how many turns that is the mean.
+        self._pace = 0.0
+        self._turns = 0
+        self._last_turn = 0.0
         self.max_running = 0
         self.running = 0
         self.waiting = 0
@@ -89,8 +128,12 @@ class Door:
         self._changed()
 
     def close(self, why: str) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more; those who wait for their turn are sent elsewhere."""
         self.shut = why
+        while self._queue:
+            waiter = self._queue.take()
+            if not waiter.done():
+                waiter.set_exception(engine_unavailable(why))
         self._changed()
 
     def drain(self) -> None:
@@ -122,7 +165,67 @@ class Door:
         since, before = self._samples[0]
         return (self.tokens - before) / max(now - since, 0.25)
 
+    def expected_wait(self, tenant: str, priority: int) -> float:
+        """Seconds that a new request would wait for its turn, by the latest turns; 0: unknown."""
+        if self._entered < self._places() or self._turns < _PACE_TURNS:
+            return 0.0
+        return self._pace * (self._queue.ahead(tenant, priority) + 1)
+
+    async def _turn(self, tenant: str, *, cost: float, priority: int, seconds: float) -> None:
+        if self._entered < self._places() and not self._queue:
+            self._entered += 1
+            return
+        wait = self.expected_wait(tenant, priority)
+        if wait > seconds:
+            metrics.REFUSED.labels("deadline").inc()
+            raise overloaded("the deadline would pass before the request's turn", wait)
+        if not self._queue:
+            self._last_turn = time.monotonic()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        number = self._queue.put(waiter, tenant, cost=cost, priority=priority)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError as error:
+            self._give_back(waiter)
+            raise timed_out() from error
+        except asyncio.CancelledError:
+            self._give_back(waiter)
+            raise
+        finally:
+            self._queue.remove(number)
+
+    def _give_back(self, waiter: asyncio.Future[None]) -> None:
+        """Somebody left at the very moment of their turn: it is the next one's."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self._vacate()
+
+    def _vacate(self) -> None:
+        """One request less in the engine: the next one's turn."""
+        self._entered -= 1
+        while self._queue and self._entered < self._places():
+            waiter = self._queue.take()
+            if waiter.done():
+                continue
+            waiter.set_result(None)
+            self._entered += 1
+            self._note_turn()
+
+    def _note_turn(self) -> None:
+        now = time.monotonic()
+        took, self._last_turn = now - self._last_turn, now
+        self._turns += 1
+        weight = max(_PACE_WEIGHT, 1 / self._turns)
+        self._pace += weight * (took - self._pace)
+
+    def _places(self) -> int:
+        return self.max_running + int(self.max_running * _AHEAD)
+
     def _queue_tokens(self, tokens: int) -> None:
+        # One that waits alone is let in, however long.
+        if self.queued_tokens and self.queued_tokens + tokens > self._max_queued_tokens:
+            metrics.REFUSED.labels("queued_tokens").inc()
+            raise overloaded("as many tokens wait as may")
         self.queued_tokens += tokens
         self._changed()
 

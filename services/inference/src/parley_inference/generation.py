@@ -128,8 +128,14 @@ class Generator:
                 priority=request.priority,
                 trace_headers=spans.trace_headers(),
             )
-            left = seconds - (time.monotonic() - times.arrived)
-            await self._stream(engine_request, answer, ticket, send, left)
+            until = times.arrived + seconds
+            await ticket.turn(
+                request.cache_salt,
+                answer_tokens=asked.sampling.max_tokens,
+                priority=request.priority,
+                seconds=until - time.monotonic(),
+            )
+            await self._stream(engine_request, answer, ticket, send, until - time.monotonic())
 
     async def _check_served(self, request: pb.GenerateRequest, asked: Generation) -> None:
         info = self._engine.info

@@ -28,7 +28,7 @@ class LoadReporter:
             running=door.running,
             waiting=door.waiting,
             queued_tokens=door.queued_tokens,
-            kv_free_share=self._engine.kv_free_share,
+            kv_free_ratio=self._engine.kv_free_ratio,
             draining=door.draining or bool(door.shut),
             max_running=door.max_running,
             max_waiting=door.max_waiting,

@@ -18,7 +18,7 @@ WAITING: Final = Gauge(
 QUEUED_TOKENS: Final = Gauge(
     "parley_inference_queued_tokens", "Prompt tokens of the requests that wait."
 )
-KV_FREE_SHARE: Final = Gauge(
+KV_FREE_RATIO: Final = Gauge(
     "parley_inference_kv_free_ratio", "Share of the KV cache that is free, 0 to 1."
 )
 READY: Final = Gauge("parley_inference_ready", "1 while new requests are served.")

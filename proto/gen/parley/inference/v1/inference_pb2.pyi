@@ -561,7 +561,7 @@ class LoadReport(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
-    KV_FREE_SHARE_FIELD_NUMBER: _builtins.int
+    KV_FREE_RATIO_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     MAX_RUNNING_FIELD_NUMBER: _builtins.int
     MAX_WAITING_FIELD_NUMBER: _builtins.int
@@ -577,7 +577,7 @@ class LoadReport(_message.Message):
     """Requests admitted but not yet in the batch."""
     queued_tokens: _builtins.int
     """Prompt tokens of those waiting."""
-    kv_free_share: _builtins.float
+    kv_free_ratio: _builtins.float
     """Share of the KV cache that is free, 0 to 1."""
     draining: _builtins.bool
     """No new request is accepted."""
@@ -597,7 +597,7 @@ class LoadReport(_message.Message):
         running: _builtins.int = ...,
         waiting: _builtins.int = ...,
         queued_tokens: _builtins.int = ...,
-        kv_free_share: _builtins.float = ...,
+        kv_free_ratio: _builtins.float = ...,
         draining: _builtins.bool = ...,
         max_running: _builtins.int = ...,
         max_waiting: _builtins.int = ...,
@@ -606,7 +606,7 @@ class LoadReport(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "kv_free_share", b"kv_free_share", "max_running", b"max_running", "max_waiting", b"max_waiting", "models", b"models", "queued_tokens", b"queued_tokens", "replica_id", b"replica_id", "running", b"running", "sequence", b"sequence", "tokens_per_second", b"tokens_per_second", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "kv_free_ratio", b"kv_free_ratio", "max_running", b"max_running", "max_waiting", b"max_waiting", "models", b"models", "queued_tokens", b"queued_tokens", "replica_id", b"replica_id", "running", b"running", "sequence", b"sequence", "tokens_per_second", b"tokens_per_second", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -171,8 +171,7 @@ class Step:
 class ModelInfo:
     """What is served. ``end_token_ids`` end an answer; ``vocab_size`` bounds token ids.
 
-    ``adapters`` can be asked for by name instead of the model. ``external``: prompts leave the
-    operator's own machines.
+    ``adapters`` can be asked for by name instead of the model.
     """
 
     model_id: str
@@ -184,7 +183,6 @@ class ModelInfo:
     end_token_ids: frozenset[int]
     max_running: int
     adapters: tuple[str, ...] = ()
-    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ class Engine(Protocol):
         """Why no request can be served for now, though the engine lives; empty: it can."""
 
     @property
-    def kv_free_share(self) -> float:
+    def kv_free_ratio(self) -> float:
         """Share of the KV cache that is free, 0 to 1."""
 
     async def start(self) -> None:

@@ -24,7 +24,6 @@ def _sim(settings: Settings) -> Engine:
             answer_tokens=settings.sim_answer_tokens,
             seed=settings.sim_seed,
             faults=settings.sim_faults,
-            external=settings.prompts_leave,
         )
     )
 
@@ -45,7 +44,6 @@ def _openai(settings: Settings) -> Engine:
             retries=settings.upstream_retries,
             start_seconds=settings.upstream_start_seconds,
             look_seconds=settings.upstream_look_seconds,
-            external=settings.prompts_leave,
         ),
         Upstream(
             UpstreamOptions(

@@ -97,7 +97,7 @@ class VllmEngine:
         return ""
 
     @property
-    def kv_free_share(self) -> float:
+    def kv_free_ratio(self) -> float:
         """Share of the KV cache that is free, as of the engine's last step."""
         return 1.0 - self._kv_usage
 

@@ -60,7 +60,7 @@ class Engine:
     @property
     def kv_used_share(self) -> float:
         """Share of its KV cache in use, as last reported."""
-        return 1.0 - self.report.kv_free_share if self.report else 0.0
+        return 1.0 - self.report.kv_free_ratio if self.report else 0.0
 
     @property
     def _fresh(self) -> pb.LoadReport | None:

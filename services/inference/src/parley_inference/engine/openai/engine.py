@@ -64,7 +64,6 @@ class OpenAiOptions:
     retries: int = 2
     start_seconds: float = 600.0
     look_seconds: float = 5.0
-    external: bool = True
 
 
 class OpenAiEngine:
@@ -99,7 +98,7 @@ class OpenAiEngine:
         return self._trouble
 
     @property
-    def kv_free_share(self) -> float:
+    def kv_free_ratio(self) -> float:
         """Share of the places at the upstream that are free: of its cache nothing is known."""
         return max(0.0, 1.0 - self._running / self._options.max_running)
 
@@ -149,7 +148,6 @@ class OpenAiEngine:
             vocab_size=text_ids.VOCAB_SIZE,
             end_token_ids=frozenset(),
             max_running=options.max_running,
-            external=options.external,
         )
 
     async def _look(self) -> None:

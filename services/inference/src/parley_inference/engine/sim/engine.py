@@ -56,7 +56,6 @@ class SimOptions:
     seed: int | None = None
     kv_blocks: int = 65536
     faults: bool = False
-    external: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +104,6 @@ class SimEngine:
             vocab_size=tokenizer.VOCAB_SIZE,
             end_token_ids=frozenset({tokenizer.END}),
             max_running=options.concurrency,
-            external=options.external,
         )
         self._cache = PrefixCache(options.kv_blocks)
         self._waiting: list[tuple[int, int, _Sequence]] = []
@@ -131,7 +129,7 @@ class SimEngine:
         return ""
 
     @property
-    def kv_free_share(self) -> float:
+    def kv_free_ratio(self) -> float:
         """Share of the simulated KV cache that is free."""
         used = sum(sequence.reserved for sequence in self._running)
         return max(0.0, 1.0 - used / (self._options.kv_blocks * BLOCK_TOKENS))
