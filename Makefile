@@ -15,7 +15,8 @@ BOOT := PYTHONPATH=tools/devstack/src $(or $(PYTHON),python3) -m parley_devstack
 STACK := $(PY) -m parley_devstack
 BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
-	services/kit/src loadtest/src tools/devstack/src examples/python tools/settings_doc.py tools/chart_schema.py
+	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
+	examples/python tools/settings_doc.py tools/chart_schema.py
 
 ##@ Use it
 
@@ -143,6 +144,14 @@ bench-vllm:  ## Beside vLLM's own OpenAI server, on the same small model
 .PHONY: profile
 profile: .dev  ## Where the time of an answer and of a token goes, in each process (py-spy)
 	$(PY) -m parley_loadtest.profile $(ARGS)
+
+.PHONY: simulate
+simulate: .dev  ## Routing and scaling tables of a simulated fleet (ARGS="routing --engines 100")
+	PYTHONPATH=tools/simulation $(PY) -m parley_simulation $(ARGS)
+
+.PHONY: simulate-check
+simulate-check: .dev  ## How far the simulation is from four real sim engines (ARGS="SEED STRATEGY…")
+	PYTHONPATH=tools/simulation $(PY) -m parley_simulation.real $(ARGS)
 
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=

@@ -4,12 +4,14 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parley_session.fleet.choosing import FLOOR, Candidate, Chooser, Strategy, Why, ramp
 from parley_session.fleet.outliers import OutlierLimits, Outliers
 
+# A machine under load is no defect.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 addresses = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
 
 
@@ -24,6 +26,7 @@ def with_load(candidates: list[Candidate], loads: dict[str, int], rest: int = 0)
 # affinity -------------------------------------------------------------------------
 
 
+@PATIENT
 @given(addresses=addresses, strategy=st.sampled_from(list(Strategy)), data=st.data())
 def test_some_engine_is_chosen_whatever_the_loads(addresses, strategy, data) -> None:
     load, capacity = st.integers(0, 50), st.integers(0, 8)
@@ -33,6 +36,7 @@ def test_some_engine_is_chosen_whatever_the_loads(addresses, strategy, data) -> 
     assert choice.address in addresses
 
 
+@PATIENT
 @given(addresses=addresses, data=st.data())
 def test_none_gets_more_than_its_share_beyond_the_floor(addresses, data) -> None:
     load, capacity = st.integers(0, 50), st.integers(1, 40)
@@ -136,6 +140,14 @@ def test_a_new_engine_gets_less_at_first(strategy) -> None:
     assert ramp(0, 30) == 0.1
     assert ramp(15, 30) == 0.5
     assert ramp(31, 30) == ramp(0, 0) == 1.0
+
+
+def test_where_all_are_new_chats_stay_where_they_are_warm() -> None:
+    chooser = Chooser()
+    engines = [Candidate(f"e{n}", 1, 8, ramp(1, 30)) for n in range(3)]
+    first = chooser.choose("chat", engines)
+    assert first.why is Why.PREFERRED
+    assert chooser.choose("chat", engines) == first
 
 
 # outliers -------------------------------------------------------------------------

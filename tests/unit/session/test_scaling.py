@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parley_session import metrics
@@ -34,6 +34,8 @@ def test_without_an_engine_what_waits_is_measured_by_what_one_batched() -> None:
     assert demand([]) == 0.0
 
 
+# A machine under load is no defect.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 loads = st.builds(
     EngineLoad,
     running=st.integers(0, 32),
@@ -43,6 +45,7 @@ loads = st.builds(
 )
 
 
+@PATIENT
 @given(found=st.lists(loads, min_size=1, max_size=8), queued=st.integers(0, 500))
 def test_an_idle_engine_that_joins_changes_nothing(found, queued) -> None:
     """Nothing swings: the engine that the signal asked for does not make it ask for more."""
@@ -50,6 +53,7 @@ def test_an_idle_engine_that_joins_changes_nothing(found, queued) -> None:
     assert demand(joined, queued) == pytest.approx(demand(found, queued))
 
 
+@PATIENT
 @given(found=st.lists(loads, min_size=1, max_size=8), queued=st.integers(0, 500))
 def test_more_that_waits_is_never_less_work(found, queued) -> None:
     assert demand(found, queued + 1) >= demand(found, queued)

@@ -19,7 +19,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
@@ -28,6 +28,9 @@ from hashlib import blake2b
 LOAD_FACTOR = 1.25
 # and up to this share of its batch in any case.
 FLOOR = 0.25
+# What an engine is given at a time, in terms of what it batches: the next ones are there when
+# one ends, without a way to the queue.
+FEED = 1.25
 # Chats whose engine is remembered; the one that was quiet for longest is forgotten first.
 MEMORY = 65_536
 
@@ -80,6 +83,11 @@ class Choice:
     why: Why
 
 
+def room(capacity: int, load: int) -> int:
+    """Return how many more requests an engine is given now."""
+    return max(0, math.ceil(capacity * FEED) - load)
+
+
 def ramp(age: float, seconds: float) -> float:
     """Return the weight of an engine that has been there for `age` seconds: slow start."""
     return 1.0 if age >= seconds else max(0.1, age / seconds)
@@ -110,6 +118,10 @@ class Chooser:
         """Choose an engine for a request of `key` (a chat); None: there is no candidate."""
         if not candidates:
             return None
+        top = max(c.weight for c in candidates)
+        if top < 1:
+            # All of them are new: then none is, as this replica may have started just now.
+            candidates = [replace(c, weight=c.weight / top) for c in candidates]
         if self.strategy is Strategy.ROUND_ROBIN:
             return Choice(self._next_in_turn(candidates), Why.IN_TURN)
         if self.strategy is Strategy.LEAST_LOADED:

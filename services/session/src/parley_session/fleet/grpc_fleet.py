@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,16 +22,13 @@ from parley_session import metrics
 from parley_session.domain import errors
 from parley_session.fleet import scaling
 from parley_session.fleet.base import Draw, Model, TokenCounts
-from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp
+from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp, room
 from parley_session.fleet.drawing import NOT_TAKEN, Drawing
 from parley_session.fleet.engine import Engine
 from parley_session.fleet.outliers import OutlierLimits, Outliers
 
 _log = logging.getLogger(__name__)
 
-# What an engine is given at a time, in terms of what it batches: the next ones are there when
-# one ends, without a way to the queue.
-FEED = 1.25
 # Seconds between two looks for an engine while there is none.
 LOOK_SECONDS = 0.25
 # Engines that one CountTokens call is tried on, and seconds that each but the last has:
@@ -107,7 +103,7 @@ class GrpcFleet:
     def room(self, model: str) -> int:
         """See `Fleet.room`."""
         return sum(
-            max(0, math.ceil(r.attachment.capacity * FEED) - r.attachment.load(r.inflight))
+            room(r.attachment.capacity, r.attachment.load(r.inflight))
             for r in self._able(model)
             if not r.attachment.full
         )
