@@ -54,6 +54,25 @@ APART = [
     ("small_word", "Can I watch both films?", "Can I watch the films?"),
     ("other_words", "How do I mend a shoe?", "How do I mend a glove?"),
     ("particle", "Should I rent my car?", "Should I rent out my car?"),
+    ("modality", "Which vaccines are required?", "Which vaccines are recommended?"),
+    ("modality", "Is there a fee for paying late?", "Should there be a fee for paying late?"),
+    ("modality", "Do I need a lawyer to sell a house?", "Should I get a lawyer to sell a house?"),
+    ("modality", "How many eggs can I eat?", "How many eggs should I eat?"),
+    ("tense", "Can I be fired?", "Was I fired?"),
+    ("role_swap", "Do cats like being hugged?", "Do cats like hugging?"),
+    ("role_swap", "Can I park at my own gate?", "Can someone park at my own gate?"),
+    (
+        "role_swap",
+        "Who is liable if a tree falls on my neighbor's car?",
+        "Who is liable if my neighbor's tree falls on my car?",
+    ),
+    ("role_swap", "How do I fix my bike?", "How do I fix his bike?"),
+    ("number", "Can two processes share one port?", "Can one process share two ports?"),
+    ("other_words", "Can dogs eat peanut butter?", "Can puppies eat peanut butter?"),
+    ("comparative", "Is gold heavier than lead?", "Is gold as heavy as lead?"),
+    ("question_word", "How often must I wait to drive?", "When can I drive?"),
+    ("small_word", "Can I pay by card?", "Can I pay by card instead?"),
+    ("role_swap", "Can a company sue you?", "Can you sue a company?"),
 ]
 
 TOGETHER = [
@@ -77,6 +96,13 @@ TOGETHER = [
     ("Comment puis-je annuler ma commande ?", "Comment annuler ma commande ?"),
     ("¿Cómo puedo cancelar mi pedido?", "¿Cómo cancelo mi pedido?"),
     ("Is it 5 km?", "Is it 5km?"),
+    ("Is driving barefoot illegal in Ohio?", "Is it against the law to drive barefoot in Ohio?"),
+    ("How do I delete my account permanently?", "How do I permanently delete my account?"),
+    ("Who painted the Mona Lisa?", "By whom was the Mona Lisa painted?"),
+    ("Which countries border Peru?", "What countries share a border with Peru?"),
+    ("Who pays, the buyer or the seller?", "Does the seller or the buyer pay?"),
+    ("How do I fly to Rome from Oslo?", "What's the best way to fly from Oslo to Rome?"),
+    ("How long does delivery to Norway take?", "What is the delivery time to Norway?"),
     ("How do I conect my printer?", "How do I connect my printer?"),
 ]
 

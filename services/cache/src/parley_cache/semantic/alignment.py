@@ -59,10 +59,14 @@ def align(a: Analysis, b: Analysis, vocabulary: Collection[str] = ()) -> Alignme
     right = [w for w in free if not _said(w, a) and not _in(w, pack.frame)]
     if not left or not right:
         # Nothing stands in the place of what is missing.
-        left = [w for w in left if not _in(w, pack.soft)]
-        right = [w for w in right if not _in(w, pack.soft)]
+        left = _hard(left, a, pack)
+        right = _hard(right, b, pack)
     soft = len(rest) + len(free) - len(left) - len(right)
     return Alignment(tuple(pairs), tuple(left), tuple(right), soft, exact)
+
+
+_MOST_SOFT = 2
+_NARROWING = frozenset(("without", "before", "after", "against", "than", "instead"))
 
 
 def related(a: str, b: str, pack: Pack) -> bool:
@@ -77,6 +81,8 @@ def related(a: str, b: str, pack: Pack) -> bool:
 
 def _equal(a: Word, b: Word, pack: Pack) -> bool:  # noqa: ARG001 - as the other tests
     if a.lemma == b.lemma or a.form == b.form:
+        return True
+    if min(len(a.lemma), len(b.lemma)) > 2 and a.lemma.rstrip("e") == b.lemma.rstrip("e"):
         return True
     mine, other = unit_of(a.form, after_number=True), unit_of(b.form, after_number=True)
     return mine is not None and mine == other
@@ -94,7 +100,7 @@ def _derived(a: Word, b: Word, pack: Pack) -> bool:
     if pack.code != "en":
         return _same_stem(a.lemma, b.lemma)
     one, other = root(a.lemma), root(b.lemma)
-    return len(one) >= 4 and one == other
+    return (len(one) >= 4 and one == other) or one == b.lemma or other == a.lemma
 
 
 def _same_stem(a: str, b: str) -> bool:
@@ -121,6 +127,19 @@ def _misspelt(a: Word, b: Word, vocabulary: Collection[str]) -> bool:
 
 def _in(word: Word, listed: frozenset[str]) -> bool:
     return not word.entity and (word.lemma in listed or word.form in listed)
+
+
+def _hard(rest: list[Word], q: Analysis, pack: Pack) -> list[Word]:
+    """What is left of one side without words that add nothing: at most two, none that narrows."""
+    soft = [w for w in rest if _in(w, pack.soft) and not _narrows(w, rest, q)]
+    return [w for w in rest if w not in soft] if len(soft) <= _MOST_SOFT else rest
+
+
+def _narrows(word: Word, rest: list[Word], q: Analysis) -> bool:
+    """The word stands alone behind a preposition that sets a condition."""
+    return word.relation in _NARROWING and not any(
+        other.relation == word.relation for other in q.words if other not in rest
+    )
 
 
 def _said(word: Word, other: Analysis) -> bool:

@@ -301,7 +301,7 @@ def _content(
             continue
         if _value(token, pack) is not None or not token[0].isalnum():
             continue
-        name = pack.entities.get(token, "")
+        name = pack.entities.get(token) or pack.entities.get(token.removesuffix("s"), "")
         words.append(
             Word(
                 lemma=name or pack.lemma(token),

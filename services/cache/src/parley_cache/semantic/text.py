@@ -94,7 +94,7 @@ _BRANDS = words(
     "wifi javascript typescript postgresql mysql sqlite github gitlab youtube whatsapp iphone "
     "ipad macos ios powerpoint paypal linkedin facebook openai chatgpt wordpress latex mongodb "
     "graphql numpy pytorch tensorflow airbnb ebay icloud airpods macbook imac playstation "
-    "onedrive mastercard fedex bluetooth hdmi ethernet ebook vscode nodejs nextjs "
+    "united_states onedrive mastercard fedex bluetooth hdmi ethernet ebook vscode nodejs nextjs "
 )
 
 

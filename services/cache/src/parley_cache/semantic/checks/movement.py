@@ -86,7 +86,9 @@ def keeps_roles(  # noqa: PLR0917 - two words in two questions
 
 
 def moved_phrase(x: Word, y: Word, u: Word, v: Word) -> bool:
-    """One of the two moved together with the preposition that governs it in both."""
+    """One of the two moved with the preposition that governs it in both, or is an adverb."""
+    if any(w.form.endswith("ly") and w.form == o.form for w, o in ((x, y), (u, v))):
+        return True
     if x.relation == y.relation and x.relation in MOVABLE and u.relation != x.relation:
         return True
     return u.relation == v.relation and u.relation in MOVABLE and x.relation != u.relation

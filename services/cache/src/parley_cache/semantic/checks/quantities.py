@@ -18,10 +18,18 @@ def numbers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
 
 def number_places(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Numbers in another order count other things, unless each stands before its word."""
+    for value in a.numbers.keys() & b.numbers.keys():
+        mine, facing = ({w for v, w in q.bound if v == value} for q in (a, b))
+        if mine.isdisjoint(facing) and mine & _nouns(b) and facing & _nouns(a):
+            return "number"
     one, other = [v for v, _ in a.bound], [v for v, _ in b.bound]
     if one == other or sorted(one) != sorted(other) or len(set(one)) < 2:
         return None
     return None if sorted(a.bound) == sorted(b.bound) and all(w for _, w in a.bound) else "number"
+
+
+def _nouns(q: Analysis) -> frozenset[str]:
+    return frozenset(word.lemma for word in q.words)
 
 
 def units(a: Analysis, b: Analysis, pair: Alignment) -> str | None:

@@ -90,7 +90,7 @@ def subject(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
         if len(plain) == 1 and _AUXILIARY.isdisjoint(plain[0].tokens[:6]):
             return "role_swap"
     for mine, other, swapped in ((a, b, False), (b, a, True)):
-        if mine.asks[0] == other.asks[0] == "yes_no" and mine.tokens[1:2] in (("i",), ("we",)):
+        if mine.asks[0] == other.asks[0] == "yes_no" and mine.tokens[1:2] in _SPEAKERS:
             if other.tokens[0] not in _ACTIVE or "be" in other.tokens or "i" in other.tokens:
                 continue
             first = other.words[0] if other.words and other.words[0].place <= 2 else None
@@ -101,6 +101,9 @@ def subject(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
                 if there is first and here.place != 2:
                     return "role_swap"
     return None
+
+
+_SPEAKERS = (("i",), ("we",), ("you",))
 
 
 def actor(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
@@ -118,6 +121,46 @@ def actor(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
                 if acting and not passive and u.place < x.place and v.place > y.place:
                     return "role_swap"
     return None
+
+
+def bystander(a: Analysis, b: Analysis, pair: Alignment) -> str | None:  # noqa: ARG001
+    """What I may do with what is mine is not what somebody else may do with it or theirs."""
+    for mine, other in ((a, b), (b, a)):
+        theirs = not _THEIRS.isdisjoint(other.tokens) and _THEIRS.isdisjoint(mine.tokens)
+        if theirs and {"my", "i", "me"} & set(mine.tokens) and "my" not in other.tokens:
+            return "role_swap"
+        yours = "your" in other.tokens and "you" not in other.tokens
+        if yours and "my" in mine.tokens and "your" not in mine.tokens:
+            return "role_swap"
+        i_act = "i" in mine.tokens and "i" not in other.tokens
+        others = not _OTHERS.isdisjoint(other.tokens) and _OTHERS.isdisjoint(mine.tokens)
+        if i_act and others and {"my", "mine", "me"} & set(other.tokens):
+            return "role_swap"
+    return None
+
+
+_THEIRS = frozenset(("his", "he", "him"))
+_OTHERS = frozenset(("someone", "somebody", "anyone", "anybody", "people", "he", "she", "they"))
+
+
+def belonging(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """What is of something is of the same thing in both: my neighbour's car, or their tree."""
+    partner = {x.place: y.place for x, y in pair.pairs}
+    for x, y in pair.pairs:
+        if x.relation != "of" or y.relation != "of":
+            continue
+        heads = [
+            max((w.place for w in q.words if w.place < word.place), default=-1)
+            for q, word in ((a, x), (b, y))
+        ]
+        known = heads[0] in partner and heads[1] in partner.values()
+        if known and partner[heads[0]] != heads[1] and "of" in _around(a, x) & _around(b, y):
+            return "role_swap"
+    return None
+
+
+def _around(q: Analysis, word: Word) -> frozenset[str]:
+    return frozenset(q.tokens[max(0, word.place - 3) : word.place])
 
 
 def voice(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
@@ -216,7 +259,7 @@ def _turned(a: Analysis, x: Word, b: Analysis, y: Word, pair: Alignment) -> bool
 def _suffers(q: Analysis, word: Word) -> bool:
     behind_be = word.place > 0 and q.tokens[word.place - 1] in BE
     persons = q.tokens[max(0, word.place - 3) : word.place]
-    behind_be = behind_be and not {"i", "we", "you"}.isdisjoint(persons)
+    behind_be = behind_be and not {"i", "we", "you", "being"}.isdisjoint(persons)
     return behind_be and (word.form.endswith(("ed", "en", "n", "t")) and word.form != word.lemma)
 
 

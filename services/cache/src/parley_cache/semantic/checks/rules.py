@@ -11,7 +11,14 @@ from collections.abc import Callable
 
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis
-from parley_cache.semantic.checks import quantities, roles, small_words, word_order, wording
+from parley_cache.semantic.checks import (
+    quantities,
+    questions,
+    roles,
+    small_words,
+    word_order,
+    wording,
+)
 
 Rule = Callable[[Analysis, Analysis, Alignment], str | None]
 
@@ -28,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     wording.modality,
     wording.quantifiers,
     wording.comparatives,
-    wording.asked,
+    questions.asked,
     wording.tense,
     roles.direction,
     wording.conditions,
@@ -39,6 +46,8 @@ RULES: tuple[Rule, ...] = (
     roles.subject,
     roles.actor,
     roles.possessor,
+    roles.bystander,
+    roles.belonging,
     roles.voice,
     roles.order,
     word_order.same_words,

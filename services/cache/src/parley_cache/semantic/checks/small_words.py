@@ -26,7 +26,7 @@ _CLASSES = table(
     again: again
     someone: someone somebody anyone anybody
     other: other another
-    instead: instead_of rather
+    instead: instead_of rather instead
     nobody: nobody nothing none never neither nor
     fewer: few less least fewer
     both: both
@@ -59,6 +59,9 @@ _SAID_OTHERWISE = {
 }
 
 
+_FIRST = frozenset(("my", "mine", "our", "ours"))
+
+
 def small_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """No small word that carries meaning is on one side alone."""
     pack = a.pack
@@ -69,6 +72,8 @@ def small_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
         for token in mine.tokens:
             name = _CLASSES.get(token, "")
             if not name or name in said:
+                continue
+            if name == "second_person" and _FIRST.isdisjoint(other.tokens):
                 continue
             if _SAID_OTHERWISE.get(name, set()).isdisjoint(other.present):
                 return "small_word"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis, Word
 from parley_cache.semantic.checks.movement import BE, DROPPED, keeps_roles, moved_phrase
+
+_REBUILT = 3
 
 
 def same_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
@@ -44,11 +48,13 @@ def _plain(q: Analysis) -> list[str]:
 def strict_order(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Where the content words are the very same, their order carries the meaning.
 
-    A swap of roles keeps all words; a paraphrase seldom does. So in such a pair words
-    change places only together with the preposition that governs them, around a pause,
-    or about "and" and "or".
+    A swap of roles keeps all words, the small ones too; a paraphrase seldom does. So in
+    such a pair words change places only together with the preposition that governs them,
+    around a pause, or about "and" and "or".
     """
     if pair.left or pair.right or pair.exact < len(pair.pairs):
+        return None
+    if _rebuilt(a, b):
         return None
     matched = sorted(pair.pairs, key=lambda p: p[0].place)
     for n, (x, y) in enumerate(matched):
@@ -63,6 +69,16 @@ def strict_order(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
                 continue
             return "role_swap"
     return None
+
+
+def _rebuilt(a: Analysis, b: Analysis) -> bool:
+    """The small words differ by three or more: the sentence was built anew."""
+    one, other = (
+        Counter(q.tokens[n] for n in set(range(len(q.tokens))) - {w.place for w in q.words})
+        for q in (a, b)
+    )
+    apart = (one - other) + (other - one)
+    return sum(count for token, count in apart.items() if token not in DROPPED) >= _REBUILT
 
 
 def _expletive(a: Analysis, x: Word, b: Analysis, y: Word) -> bool:

@@ -1,49 +1,18 @@
-"""Rules on single words: names, opposites, negation, modality, what is asked."""
+"""Rules on single words: names, opposites, negation, modality, tense."""
 
 # ruff: noqa: ARG001 - every rule has the same form, whatever it looks at
 from __future__ import annotations
 
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis, Word
-
-# Asking for one is not asking for the other.
-_APART = {
-    frozenset(pair)
-    for pair in (
-        ("how", "why"),
-        ("how", "when"),
-        ("how", "where"),
-        ("how", "who"),
-        ("how", "quantity"),
-        ("why", "when"),
-        ("why", "where"),
-        ("why", "who"),
-        ("why", "which"),
-        ("why", "quantity"),
-        ("why", "yes_no"),
-        ("when", "where"),
-        ("when", "who"),
-        ("where", "who"),
-        ("who", "quantity"),
-        ("where", "quantity"),
-        ("who", "which_time"),
-        ("when", "yes_no"),
-        ("where", "yes_no"),
-        ("who", "yes_no"),
-        ("quantity", "yes_no"),
-        ("how", "yes_no"),
-        ("when", "which"),
-        ("where", "which"),
-        ("who", "which"),
-    )
-}
+from parley_cache.semantic.text import bare
 
 
 def code(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Identifiers, files and flags on one side appear on the other."""
     for mine, other in ((a, b), (b, a)):
         for item in mine.code:
-            if item.lower() not in other.bare and any(
+            if f" {bare(item)} " not in f" {other.bare} " and any(
                 part not in other.present for part in item.lower().replace("_", ".").split(".")
             ):
                 return "code_identifier"
@@ -134,7 +103,7 @@ def _negated_by_prefix(a: str, b: str) -> bool:
 
 def negation(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Both deny something, and the same words, or neither does."""
-    if bool(a.negations) != bool(b.negations) or abs(a.negations - b.negations) > 1:
+    if a.negations != b.negations:
         return "negation"
     if a.negations:
         flags = [(x.negated, y.negated) for x, y in pair.pairs]
@@ -143,15 +112,22 @@ def negation(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     return None
 
 
+_BINDING = frozenset(("must", "should"))
+_TIMED = ("when", "where", "quantity")
 _MODAL = ("", "yes_no", "which", "who")
 
 
 def modality(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """May, must and should are three questions (but "how can I" is "how do I")."""
+    if a.asks[0] == b.asks[0] == "how" and bool(a.modals - {"can"}) != bool(b.modals - {"can"}):
+        # "How should I" is "how do I" here: what is left stands in another clause.
+        return "modality"
+    if a.asks[0] == b.asks[0] in _TIMED and a.modals and b.modals:
+        return "modality" if a.modals.isdisjoint(b.modals) else None
     if a.asks[0] not in _MODAL or b.asks[0] not in _MODAL:
         return None
     if not a.modals or not b.modals:
-        if a.asks[0] == b.asks[0] == "yes_no" and "must" in (a.modals ^ b.modals):
+        if a.asks[0] == b.asks[0] == "yes_no" and not _BINDING.isdisjoint(a.modals ^ b.modals):
             return "modality"
         return None
     return "modality" if a.modals.isdisjoint(b.modals) else None
@@ -172,74 +148,39 @@ def quantifiers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
 
 def comparatives(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Less is not more, and "as … as" is neither."""
+    for mine, other in ((a, b), (b, a)):
+        if "than" in mine.relations and "than" not in other.relations and "as" in other.tokens:
+            return "comparative"
     return "comparative" if a.degrees != b.degrees else None
-
-
-def asked(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
-    """Who, when, where, why, how, how many and whether ask for different answers."""
-    mine, other = a.asks, b.asks
-    if frozenset((mine[0], other[0])) in _APART:
-        return "question_word"
-    if mine[0] == other[0] == "when" and {mine[1], other[1]} == {"soon", "late"}:
-        return "question_word"
-    for one_side, two_side in ((a, b), (b, a)):
-        counted = one_side.asks == ("quantity", "many") and two_side.asks[0] == "which"
-        if counted and _MEASURED.isdisjoint(two_side.present):
-            return "question_word"
-    one, two = _INNER.intersection(a.tokens), _INNER.intersection(b.tokens)
-    if one and two and one.isdisjoint(two):
-        return "question_word"
-    if (
-        mine[0] == other[0] == "quantity"
-        and mine[1] != other[1]
-        and "unit" not in (mine[1], other[1])
-    ):
-        return "question_word"
-    return None
-
-
-_MEASURED = frozenset(
-    [
-        "number",
-        "amount",
-        "level",
-        "dose",
-        "price",
-        "cost",
-        "maximum",
-        "minimum",
-        "percentage",
-        "share",
-        "rate",
-        "limit",
-        "length",
-        "size",
-        "capacity",
-        "distance",
-        "temperature",
-        "value",
-        "range",
-        "requirement",
-        "margin",
-        "score",
-        "salary",
-        "fee",
-        "tip",
-    ]
-)
-
-
-_INNER = frozenset(("who", "when", "where", "why"))
 
 
 def tense(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """What was is not what is or will be."""
+    for mine, facing in ((a, b), (b, a)):
+        may = not mine.modals and facing.modals and mine.asks[0] == facing.asks[0] == "yes_no"
+        if may and "past" in mine.tenses and "past" not in facing.tenses:
+            return "tense"
+    for mine, facing in ((a, b), (b, a)):
+        if not _PAST.isdisjoint(mine.tokens) and not _speaks_of_past(facing):
+            return "tense"
     for one, other in ((a.tenses, b.tenses), (b.tenses, a.tenses)):
         if "past" in one and "past" not in other and other:
             return "tense"
         if "future" in one and "future" not in other and "past" in other:
             return "tense"
     return None
+
+
+_PAST = frozenset(("did", "was", "were", "had"))
+_PRESENT = frozenset(("is", "are", "am", "do", "does", "will", "can", "must", "should", "to"))
+
+
+def _speaks_of_past(q: Analysis) -> bool:
+    """It has a past form somewhere, or nothing that tells its tense."""
+    if not _PAST.isdisjoint(q.tokens) or _PRESENT.isdisjoint(q.tokens):
+        return True
+    present = ("s", "ing", "er", "est")
+    return any(w.form != w.lemma and not w.form.endswith(present) for w in q.words)
 
 
 def conditions(a: Analysis, b: Analysis, pair: Alignment) -> str | None:

@@ -15,7 +15,7 @@ from parley_cache.semantic.analysis import analyse
 from parley_cache.semantic.calibration import Calibration
 from parley_cache.semantic.embedding import Model
 from parley_cache.semantic.evaluation.figures import at, best, curve
-from parley_cache.semantic.evaluation.pairs import PairSet
+from parley_cache.semantic.evaluation.pairs import Pair, PairSet
 from parley_cache.semantic.score import FEATURES, SIGNS, features
 from parley_cache.semantic.verdict import SecondCheck, Verdict
 
@@ -92,14 +92,9 @@ def calibrate(model: Model, pairs: PairSet, split: str, most_wrong: float) -> Ca
     """
     found = cosines(model, pairs)
     same = np.array([pair.same for pair in pairs.pairs], dtype=np.float64)
-    open_check = SecondCheck(_blank(model), model.vocabulary)
-    left = [
-        n
-        for n, (pair, cosine) in enumerate(zip(pairs.pairs, found, strict=True))
-        if open_check.compare(pair.text_a, pair.text_b, cosine).reason in _WEIGHED
-    ]
+    left = [n for n, pair in enumerate(pairs.pairs) if _whole(pair, model)]
     if len({bool(same[n]) for n in left}) < 2:
-        raise ValueError("The rules leave pairs of one label alone: there is nothing to fit.")
+        raise ValueError("No words are left over in pairs of one label alone: nothing to fit.")
     rows = np.array([_row(pairs, n, found[n], model) for n in left])
     weights, bias = fit(rows, same[left])
     draft = Calibration(model.identity, weights, bias, 0.5, COSINE_FLOOR, {})
@@ -128,9 +123,6 @@ def calibrate(model: Model, pairs: PairSet, split: str, most_wrong: float) -> Ca
     )
 
 
-_WEIGHED = frozenset(("same_meaning", "low_score"))
-
-
 def fit(rows: Floats, same: Floats, steps: int = 6_000) -> tuple[tuple[float, ...], float]:
     """Returns the weights and bias of a logistic model whose weights keep `SIGNS`.
 
@@ -146,6 +138,15 @@ def fit(rows: Floats, same: Floats, steps: int = 6_000) -> tuple[tuple[float, ..
         weights = np.where(weights * signs < 0, 0.0, weights)
         bias -= 0.5 * float((estimate - same).mean())
     return tuple(round(float(w), 4) for w in weights), round(bias, 4)
+
+
+def _whole(pair: Pair, model: Model) -> bool:
+    """Every word has a partner: such pairs teach the weights, whatever the rules say of them."""
+    a, b = analyse(pair.text_a), analyse(pair.text_b)
+    if a.pack is None or a.pack is not b.pack or a.bare == b.bare:
+        return False
+    found = align(a, b, model.vocabulary)
+    return not found.left and not found.right
 
 
 def _row(pairs: PairSet, n: int, cosine: float, model: Model) -> tuple[float, ...]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from parley_cache.semantic.languages import stems
-from parley_cache.semantic.languages.lexicon import read_antonyms, read_lines, read_synonyms
+from parley_cache.semantic.languages.lexicon import (
+    read_antonyms,
+    read_lines,
+    read_synonyms,
+    words_of,
+)
 from parley_cache.semantic.languages.pack import Pack, asked, patterns, row, table, words
 
 _COMMON = words(
@@ -27,7 +32,8 @@ _STOP = words(
     "how_many how_cost how_far how_high how_fast how_tail why_tail how_old how_big how_large "
     "how_long how_often how_soon how_early how_late how_heavy how_wide how_deep "
     "will shall at_least at_most less_than more_than "
-    "go going want need like get got try trying able possible"
+    "go goes going gone want wants need needs like get gets getting got gotten having try tries "
+    "trying able possible"
 )
 # Words that frame a question and say nothing of its matter.
 _FRAME = words(
@@ -39,15 +45,7 @@ _FRAME = words(
     "thing lot please alright okay fine unable recommended customary advisable true"
 )
 # Words that may be missing on one side, where nothing else stands in their place.
-_SOFT = _FRAME | words(
-    "reason cause good mean make do go have be happen take come case kind type sort form time "
-    "person human call place value set amount level main common fact safely see get put wait keep "
-    "appear belong consist listen support run send include box file text code size say arrive "
-    "reading read effective effectively own always already yet later late exactly myself "
-    "day week month year hour minute second size drink use own cook job city country river "
-    "recently someday usually become require requirement allow appropriate calculate aim spend "
-    "offer work word protocol body range item party"
-)
+_SOFT = _FRAME | words(" ".join(words_of("en_light.txt")))
 # Words that make another question of it when they stand on one side alone.
 _CRITICAL = words(
     "avoid quit stop finish hide refuse fail deny prevent except exclude free first last early "
@@ -297,7 +295,7 @@ PACK = Pack(
     code="en",
     common=_COMMON,
     stop=_STOP,
-    soft=_SOFT,
+    soft=_SOFT - _CRITICAL,
     frame=_FRAME,
     critical=_CRITICAL,
     folds=_FOLDS,

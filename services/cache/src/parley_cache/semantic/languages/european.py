@@ -200,7 +200,7 @@ _ITALIAN = Pack(
         "il lo la i gli le un uno una di del della dei delle d l che come quando dove chi quale "
         "qual quanto quanti per con in nel nella è sono stata stato mio mia miei tuo suo si non e "
         "o a al ad da dal posso può devo deve faccio fare cosa se senza prima dopo durante tra "
-        "contro più meno possibile c ha"
+        "contro più meno possibile c ha su sul sulla nei nelle negli alla ai alle dal dalla si"
     ),
     frame=words("modo maniera chiama tempo"),
     folds=patterns(read_lines("it_folds.txt")),

@@ -8,6 +8,7 @@ from parley_cache.semantic.languages import english, european
 from parley_cache.semantic.languages.pack import Pack
 
 _PACKS: dict[str, Pack] = {pack.code: pack for pack in (english.PACK, *european.PACKS)}
+_KNOWN = {code: pack.common | pack.stop for code, pack in _PACKS.items()}
 _WORD = re.compile(r"[^\W\d_]+")
 # Letters and endings that hardly another of these languages has.
 _SIGNS = {
@@ -37,7 +38,7 @@ def guess(lower: str) -> str:
     latin = sum(ord(character) < 0x250 for word in found for character in word)
     if latin < 0.8 * sum(map(len, found)):
         return UNKNOWN
-    scores = {code: sum(w in pack.common for w in found) for code, pack in _PACKS.items()}
+    scores = {code: sum(w in known for w in found) for code, known in _KNOWN.items()}
     signs = {code: len(_SIGNS[code].findall(lower)) for code in _SIGNS}
     best = max(scores, key=lambda code: (scores[code] + signs.get(code, 0), code == "en"))
     if scores[best] == 0:
