@@ -9,10 +9,9 @@ import pytest
 import pytest_asyncio
 
 from parley_devstack.paths import checkout
-from support.fault_case import SIM_SCALE
+from support.fault_case import SIM_SCALE, warm_up
 from support.fault_stack import FaultStack
 from support.fault_table import Table
-from support.ledger import Ledger
 
 TABLE = pytest.StashKey[Table]()
 REPORT = "fault_matrix.md"
@@ -42,12 +41,7 @@ async def hurt_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     platform = FaultStack(tmp_path_factory.mktemp("faults"))
     try:
         await platform.start()
-        with Ledger() as ledger:
-            async with SIM_SCALE.crowd(platform, ledger) as crowd:
-                await crowd.say(SIM_SCALE.short)
-                await crowd.say(SIM_SCALE.short)
-        await platform.come_to_rest()
-        platform.remember_footprints()
+        await warm_up(platform, SIM_SCALE)
         yield platform
     finally:
         await platform.stop()

@@ -18,7 +18,7 @@ from support.faults import FEW, MATRIX
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 CASES = [

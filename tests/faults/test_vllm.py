@@ -16,11 +16,10 @@ import pytest_asyncio
 from parley_devstack.environments import inference
 from parley_devstack.models import is_there
 from parley_devstack.paths import checkout
-from support.fault_case import Case, Scale, try_case
+from support.fault_case import Case, Scale, try_case, warm_up
 from support.fault_stack import FaultStack
 from support.fault_table import Table
 from support.faults import CONTINUED, TAKEN_OVER, freeze, freeze_alone, kill, restart_empty
-from support.ledger import Ledger
 
 pytestmark = [
     pytest.mark.vllm,
@@ -64,11 +63,7 @@ async def vllm_platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
     )
     try:
         await platform.start()
-        with Ledger() as ledger:
-            async with SCALE.crowd(platform, ledger) as crowd:
-                await crowd.say(SCALE.short)
-        await platform.come_to_rest()
-        platform.remember_footprints()
+        await warm_up(platform, SCALE)
         yield platform
     finally:
         await platform.stop()

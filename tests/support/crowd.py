@@ -67,6 +67,7 @@ class Crowd:
         patience: Patience | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
+        self.urls = urls
         self.ledger = ledger
         self.patience = patience or Patience()
         self.options = options or {}
@@ -79,6 +80,22 @@ class Crowd:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(client.http.aclose() for client in self.clients))
+
+    def behind(self) -> Crowd:
+        """As many clients of the same users, whose messages wait for their turn (see `join`)."""
+        return Crowd(
+            self.urls,
+            self.ledger,
+            size=len(self.clients),
+            witnesses=0,
+            patience=self.patience,
+            options={**self.options, "whenBusy": "queue"},
+        )
+
+    def join(self, other: Crowd) -> None:
+        """Go on in the chats of another crowd."""
+        for client, ahead in zip(self.clients, other.clients, strict=True):
+            client.chat = ahead.chat
 
     async def say(self, directive: str = "") -> None:
         """Every client sends its next message at once, and reads the answer to its end.
@@ -104,6 +121,14 @@ class Crowd:
         """What clients read now that is not at its end, having come so many times."""
         readings = (client.reading for client in self.clients)
         return [r for r in readings if r and not r.ending and len(r.deltas) >= deltas]
+
+    async def acknowledged(self, turn: int) -> None:
+        """Wait until the messages of a turn are taken, all of them."""
+        await until(
+            lambda: all(client.turns == turn and client.reading for client in self.clients),
+            timeout=30,
+            what="every message acknowledged",
+        )
 
     async def in_mid_answer(self, count: int, deltas: int = 3) -> list[Reading]:
         """Wait until so many answers are in progress at once, and return these."""
@@ -137,13 +162,13 @@ class Client:
         self._keys: dict[str, str] = {}
         self._witnessed = witnessed
         self._witness: asyncio.Task[None] | None = None
-        self._turns = 0
+        self.turns = 0
 
     async def turn(self, directive: str) -> None:
         """Send a message and read its answer to the end. Raises GaveUp."""
-        self._turns += 1
+        self.turns += 1
         self.reading = None
-        text = f"{self.name}, turn {self._turns}, {uuid.uuid4().hex[:8]} {directive}".rstrip()
+        text = f"{self.name}, turn {self.turns}, {uuid.uuid4().hex[:8]} {directive}".rstrip()
         try:
             async with asyncio.timeout(self._crowd.patience.turn):
                 reading = await self._ask(text)

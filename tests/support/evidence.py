@@ -16,6 +16,10 @@ LOG_PREFIX = "parley:log:"
 WAKE_PREFIX = f"{LOG_PREFIX}wake:"
 # The cache's own books, which bound it, are kept for good.
 CACHE_PREFIX = "parley:cache:"
+# The queue's own: what gives its numbers, and what is rung. All else of it is of what waits.
+QUEUE_PREFIX = "parley:{queue}:"
+QUEUE_STANDING = frozenset({QUEUE_PREFIX + "number", QUEUE_PREFIX + "bell"})
+QUEUE_TOTAL = QUEUE_PREFIX + "total"
 PAGE = 200
 # Requests at a time.
 WIDTH = 8
@@ -50,6 +54,19 @@ async def unended(mongodb_uri: str, database: str = "parley") -> list[str]:
         runs = await found.runs.distinct("_id", {"state": {"$nin": sorted(FINAL_STATES)}})
         chats = await found.chats.distinct("_id", {"pending.0": {"$exists": True}})
     return [*runs, *chats]
+
+
+async def queued(redis_url: str) -> list[str]:
+    """The keys of the queue that stand for something that waits."""
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        return await _of_the_queue(redis)
+
+
+async def _of_the_queue(redis: Redis) -> list[str]:
+    keys = [key async for key in redis.scan_iter(match=f"{QUEUE_PREFIX}*", count=500)]
+    found = sorted({*keys} - QUEUE_STANDING - {QUEUE_TOTAL})
+    total = await redis.get(QUEUE_TOTAL)
+    return found + ([f"{QUEUE_TOTAL} is {total}"] if total not in (None, "0") else [])
 
 
 async def _ask_rest(ledger: Ledger, url: str, evidence: Evidence) -> None:
@@ -94,6 +111,7 @@ async def _look_into_redis(redis_url: str, evidence: Evidence) -> None:
             if key.startswith(LOG_PREFIX) and not key.startswith(WAKE_PREFIX):
                 run, _, attempt = key.removeprefix(LOG_PREFIX).rpartition(":")
                 streams.append(LogStream(key, run.strip("{}"), int(attempt), seconds))
-            elif seconds is None and not key.startswith(CACHE_PREFIX):
+            elif seconds is None and not key.startswith((CACHE_PREFIX, QUEUE_PREFIX)):
                 lasting.append(key)
+        lasting += await _of_the_queue(redis)
     evidence.streams, evidence.lasting_keys = streams, lasting

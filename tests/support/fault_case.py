@@ -48,6 +48,18 @@ class Scale:
 
 
 SIM_SCALE = Scale()
+
+
+async def warm_up(platform: FaultStack, scale: Scale) -> None:
+    """Have a first crowd fill the pools, and take note of what is held then."""
+    with Ledger() as ledger:
+        async with scale.crowd(platform, ledger) as crowd:
+            await crowd.say(scale.short)
+            await crowd.say(scale.short)
+    await platform.come_to_rest()
+    await platform.remember_footprints()
+
+
 # What a replica says when a write of its own is refused by the fence.
 FENCED = "another attempt has the run"
 
@@ -100,6 +112,8 @@ class Case:
     met_by: tuple[str, str, str] | None = None
     # A part that must have found itself fenced: it slept past its lease and woke up.
     fenced: str = ""
+    # Behind every answer another message waits in its chat.
+    behind: bool = False
 
     @property
     def name(self) -> str:
@@ -112,23 +126,30 @@ async def try_case(
 ) -> Row:
     """Run a case and judge it. Raises AssertionError for anything that is not as promised."""
     with Ledger(folder / "ledger.jsonl") as ledger:
-        async with scale.crowd(platform, ledger) as crowd:
+        async with scale.crowd(platform, ledger) as crowd, crowd.behind() as behind:
             await crowd.say(scale.short)
-            answering = asyncio.create_task(crowd.say(scale.long))
+            behind.join(crowd)
+            answering = [asyncio.create_task(crowd.say(scale.long))]
             try:
+                if case.behind:
+                    await crowd.acknowledged(2)
+                    answering.append(asyncio.create_task(behind.say(scale.short)))
+                    await behind.acknowledged(1)
                 struck = await crowd.in_mid_answer(scale.at_least)
                 counted = await platform.counters()
                 told = len(platform.log_lines(case.fenced, FENCED)) if case.fenced else 0
                 blow = Blow(platform, struck, ledger.now(), ledger, scale.recovery)
                 await case.strike(blow)
-                await answering
+                await asyncio.gather(*answering)
                 met = await platform.growth(*case.met_by, counted) if case.met_by else 0.0
             finally:
-                answering.cancel()
-                await asyncio.wait({answering})
+                for each in answering:
+                    each.cancel()
+                await asyncio.wait(answering)
             await crowd.say(scale.short)
             await platform.come_to_rest()
             await crowd.repeat()
+            await behind.repeat()
         await platform.come_to_rest()
         evidence = await collect(
             ledger,
@@ -162,5 +183,5 @@ async def try_case(
             f"{case.fenced} slept past its lease of {LEASE_SECONDS:.0f} s; when it woke up, "
             f"{len(lines)} of its writes were refused: the runs had attempts {attempts}"
         )
-    assert not (leaks := platform.leaks()), leaks
+    await platform.let_go()
     return row

@@ -19,7 +19,7 @@ import psutil
 
 from parley_devstack.process import State
 from parley_devstack.stack import Stack
-from support.evidence import unended
+from support.evidence import queued, unended
 from support.poll import until
 from support.stack import sim_config
 from support.tcp_proxy import TcpProxy
@@ -45,6 +45,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     },
     "gateway": {"PARLEY_GATEWAY_HEARTBEAT_SECONDS": "1"},
 }
+# Everything that has an admin port, and of these what makes answers and says whether it rests.
+SERVICES = ("gateway", "session", "worker", "cache", "inference")
+BUSY = ("gateway", "session", "worker", "inference")
 # Gauges that are 0 when nobody asks anything.
 AT_REST = (
     "parley_gateway_open_answers",
@@ -61,13 +64,18 @@ FD_SLACK = 12
 Gauges = dict[str, float]
 
 
+TASKS = "parley_asyncio_tasks"
+# Seconds for what a fault has left to be let go of.
+SETTLING_SECONDS = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process holds."""
+    """What a process holds. `tasks`: by the coroutine that they run."""
 
     pid: int
     fds: int
-    threads: int
+    tasks: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -79,6 +87,9 @@ class FaultStack:
     engine: str = "sim"
     engines: int = 2
     model: str = ""  # a folder; "" = the devstack's own
+    workers: int = 0
+    # Settings of single parts, beside those of all.
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     links: dict[str, list[TcpProxy]] = field(default_factory=dict)
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
     _stack: Stack | None = None
@@ -107,16 +118,18 @@ class FaultStack:
         env["session"]["PARLEY_SESSION_INFERENCE_TARGETS"] = _targets(engines)
         env["session"]["PARLEY_SESSION_CACHE_TARGETS"] = cache.address
         stores: dict[str, list[TcpProxy]] = {"valkey": [], "mongodb": []}
-        for number in range(SESSIONS):
-            # Each replica has its own way to the stores, so that one alone can be cut off.
+        makers = [f"session-{number + 1}" for number in range(SESSIONS)]
+        makers += [f"worker-{number + 1}" for number in range(self.workers)]
+        for name in makers:
+            # Each has its own way to the stores, so that one alone can be cut off.
             valkey, mongodb = await self._proxy(), await self._proxy()
             stores["valkey"].append(valkey)
             stores["mongodb"].append(mongodb)
-            env[f"session-{number + 1}"] = {
+            env[name] = {
                 "PARLEY_SESSION_LOG_REDIS_URL": f"redis://{valkey.address}/0",
                 "PARLEY_SESSION_MONGODB_URI": f"mongodb://{mongodb.address}/",
+                **self.settings.get(name, {}),
             }
-            name = f"session-{number + 1}"
             self.links[f"{name} to valkey"] = [valkey]
             self.links[f"{name} to mongodb"] = [mongodb]
         self.links.update(stores)
@@ -125,6 +138,7 @@ class FaultStack:
                 self.folder,
                 gateways=GATEWAYS,
                 sessions=SESSIONS,
+                workers=self.workers,
                 engine=self.engine,
                 model=self.model,
                 engines=self.engines,
@@ -175,7 +189,7 @@ class FaultStack:
             elif self.stack.state(name) in (State.STOPPED, State.DIED):
                 await self.stack.start_one(name)
         await self.come_to_rest()
-        self.remember_footprints()
+        await self.remember_footprints()
 
     # looking ----------------------------------------------------------------------
 
@@ -189,7 +203,7 @@ class FaultStack:
 
     async def counters(self) -> dict[int, Gauges]:
         """The samples of all services, by pid: those of a new process begin at 0."""
-        names = [n for k in ("gateway", "session", "inference") for n in self.stack.names_of(k)]
+        names = self._names(*BUSY)
         found = await asyncio.gather(*map(self.metrics, names))
         return {self.stack.pid(n) or 0: each for n, each in zip(names, found, strict=True)}
 
@@ -228,7 +242,9 @@ class FaultStack:
         left: dict[str, Any] = {}
         if runs := await unended(self.stack.mongodb_uri):
             left["mongodb"] = runs
-        names = [n for k in ("gateway", "session", "inference") for n in self.stack.names_of(k)]
+        if keys := await queued(self.stack.redis_url):
+            left["queue"] = keys
+        names = self._names(*BUSY)
         for name, samples in zip(
             names, await asyncio.gather(*map(self.metrics, names)), strict=True
         ):
@@ -237,31 +253,53 @@ class FaultStack:
                 left[name] = busy
         return left
 
+    def _names(self, *kinds: str) -> list[str]:
+        return [name for kind in kinds for name in self.stack.names_of(kind)]
+
     # what processes hold ------------------------------------------------------------
 
-    def footprints(self) -> dict[str, Footprint]:
-        """What each process holds now."""
+    async def footprints(self) -> dict[str, Footprint]:
+        """What each service holds now. Stores hold others' connections, which are bounded."""
+        names = self._names(*SERVICES)
         found = {}
-        for name in self.stack.names:
+        for name, samples in zip(
+            names, await asyncio.gather(*map(self.metrics, names)), strict=True
+        ):
             pid = self.stack.pid(name)
-            # What the stores hold are connections of others' pools, which are bounded.
-            if pid is not None and name not in ("valkey", "mongodb"):
-                process = psutil.Process(pid)
-                found[name] = Footprint(pid, process.num_fds(), process.num_threads())
+            assert pid is not None
+            tasks = {kind: int(n) for kind, n in samples.items() if _is(kind, TASKS)}
+            found[name] = Footprint(pid, psutil.Process(pid).num_fds(), tasks)
         return found
 
-    def remember_footprints(self) -> None:
+    async def remember_footprints(self) -> None:
         """Take note of what is held now, after a first crowd has filled the pools."""
-        self._before = self.footprints()
+        self._before = await self.footprints()
 
-    def leaks(self) -> list[str]:
-        """The processes that hold more than they did, those left out that were started since."""
-        now, found = self.footprints(), []
-        for name, before in self._before.items():
-            after = now.get(name)
-            if after is not None and after.pid == before.pid and after.fds > before.fds + FD_SLACK:
-                found.append(f"{name}: {before.fds} open files, now {after.fds}")
+    async def leaks(self) -> list[str]:
+        """What processes hold more than they did; those left out that were started since."""
+        found = []
+        for name, now in (await self.footprints()).items():
+            before = self._before.get(name)
+            if before is None or before.pid != now.pid:
+                continue
+            if now.fds > before.fds + FD_SLACK:
+                found.append(f"{name}: {before.fds} open files, now {now.fds}")
+            found += [
+                f"{name}: {before.tasks.get(kind, 0)} of {kind}, now {count}"
+                for kind, count in now.tasks.items()
+                if count > before.tasks.get(kind, 0)
+            ]
         return found
+
+    async def let_go(self) -> None:
+        """Wait until no process holds more than before. Raises AssertionError with what does."""
+
+        async def let_go() -> bool:
+            leaks = await self.leaks()
+            assert not leaks, leaks
+            return True
+
+        await until(let_go, timeout=SETTLING_SECONDS, what="nothing is left behind")
 
     def holders(self) -> Counter[str]:
         """Connections through each link, for messages."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from support.fault_case import Blow, Case, Fault
 from support.fault_stack import LEASE_SECONDS
 
@@ -163,6 +165,34 @@ STOPS = [
     Case("SIGTERM", "gateway", stop("gateway-1"), disturbs=0),
     Case("SIGTERM", "session", stop("session-1"), disturbs=0),
     Case("SIGTERM", "inference", stop("inference-1"), disturbs=0),
+]
+
+
+# Where workers make the answers, and other messages wait behind these.
+TAKEN_BY_A_WORKER = ("worker", "parley_session_takeovers_total", "")
+WORKERS = [
+    Case("kill -9", "worker", kill("worker-1"), met_by=TAKEN_BY_A_WORKER, behind=True),
+    Case(
+        "freeze",
+        "worker",
+        freeze("worker-1"),
+        met_by=TAKEN_BY_A_WORKER,
+        fenced="worker-1",
+        behind=True,
+    ),
+    Case("SIGTERM", "worker", stop("worker-1"), disturbs=0, behind=True),
+    Case("cut off from valkey", "worker", stall("worker-1 to valkey"), disturbs=0),
+    Case(
+        "cut off from mongodb",
+        "worker",
+        stall("worker-1 to mongodb", seconds=BEYOND_THE_END),
+        met_by=TAKEN_BY_A_WORKER,
+    ),
+    *(
+        Case(f"{fault} link to {store}", "worker", strike(f"worker-1 to {store}"), disturbs=0)
+        for store in ("valkey", "mongodb")
+        for fault, strike in (("reset", reset), ("slow", partial(slow, 400)))
+    ),
 ]
 
 
