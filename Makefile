@@ -83,6 +83,13 @@ test-engines:  ## Every engine against one suite, vLLM included; the table: repo
 test-machine: .dev  ## Random callers, crashes, pauses and takeovers of sessions, for minutes (EXAMPLES=)
 	PARLEY_MACHINE_EXAMPLES=$(or $(EXAMPLES),3000) $(PYTEST) tests/unit/session/test_machine.py $(ARGS)
 
+.PHONY: check-model
+check-model:  ## Explore the model of the run protocol: no violation, and every planted one found
+	$(PYTHON) docs/runs_model/model.py fixed
+	$(PYTHON) docs/runs_model/model.py page
+	$(PYTHON) docs/runs_model/model.py planted
+	$(PYTHON) docs/runs_model/model.py held
+
 .PHONY: test-faults
 test-faults: .dev  ## Every fault on every part, in mid-answer; the table: reports/fault_matrix.md
 	$(PYTEST) tests/faults -m 'not vllm' $(ARGS)
