@@ -117,6 +117,13 @@ test-discovery: .dev  ## Finding engines, on a real API server; KUBE_BIN= its bi
 	@test -x "$(KUBE_BIN)/kube-apiserver" -a -x "$(KUBE_BIN)/etcd" || { \
 		echo 'Say where kube-apiserver and etcd are: KUBE_BIN=$$(setup-envtest use -p path)'; exit 1; }
 	PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" $(PYTEST) tests/integration/session/test_discovery.py $(ARGS)
+# POCKET_K8S= names a script that brings a cluster up and down (`up`, `kubeconfig`, `image`).
+.PHONY: test-cluster
+test-cluster: .dev  ## Install, scale and break the chart on the cluster of KUBECONFIG (CONTRIBUTING.md)
+	@if [ -n "$(POCKET_K8S)" ]; then \
+		$(POCKET_K8S) up && trap '$(POCKET_K8S) down' EXIT; \
+		export KUBECONFIG="$$($(POCKET_K8S) kubeconfig)" PARLEY_CLUSTER_IMAGE='$(POCKET_K8S) image'; \
+	fi; $(PYTEST) tests/cluster $(ARGS)
 
 .PHONY: bench-durability
 bench-durability: .dev  ## Streamed tokens per second with the run log against without it

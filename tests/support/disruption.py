@@ -1,0 +1,91 @@
+"""A crowd on a cluster in mid-answer, what befalls it, and what became of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from support.cluster import READY, Cluster
+from support.crowd import Crowd, Patience
+from support.evidence import collect, unended
+from support.fault_table import Row, row_of
+from support.ledger import Ledger
+from support.poll import until
+from support.verdict import Evidence, Kind, judge
+
+STREAMS, AT_LEAST = 24, 20
+LONG = "[[sim:length tokens=160]]"
+TURN_SECONDS = 150
+LOG_TTL_SECONDS = 900.0
+
+
+@contextmanager
+def forwarded(cluster: Cluster, target: str, port: int) -> Iterator[int]:
+    """A port of this machine that leads to one of the cluster; the port."""
+    command = ["kubectl", "-n", cluster.namespace, "port-forward", target, f":{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+        try:
+            assert forward.stdout is not None
+            said = forward.stdout.readline()
+            found = re.search(r"127\.0\.0\.1:(\d+)", said)
+            assert found, f"{' '.join(command)}: {said}"
+            yield int(found[1])
+        finally:
+            forward.terminate()
+            forward.wait(timeout=10)
+
+
+async def disrupt(cluster: Cluster, fault: str, victim: str, strike: Callable[[], object]) -> Row:
+    """Have 24 clients stream answers, strike, and judge all of it once it is at rest.
+
+    Raises AssertionError for an answer that is lost, doubled or changed.
+    """
+    url = cluster.url()
+    with Ledger() as ledger:
+        patience = Patience(silence=6.0, turn=TURN_SECONDS)
+        options = {"maxTokens": 200, "timeoutSeconds": TURN_SECONDS}
+        crowd = Crowd([url], ledger, size=STREAMS, patience=patience, options=options)
+        async with crowd:
+            saying = asyncio.create_task(crowd.say(LONG))
+            try:
+                struck = await crowd.in_mid_answer(AT_LEAST)
+                at = ledger.now()
+                await asyncio.to_thread(strike)
+                await saying
+            finally:
+                saying.cancel()
+                await asyncio.wait({saying})
+            # Nothing is made twice: the same requests are the same answers.
+            await crowd.repeat()
+        evidence = await _evidence(cluster, url, ledger)
+    verdict = judge(ledger, evidence, log_ttl_seconds=LOG_TTL_SECONDS)
+    row = row_of(
+        fault,
+        victim,
+        ledger=ledger,
+        evidence=evidence,
+        verdict=verdict,
+        struck=struck,
+        struck_at=at,
+    )
+    assert verdict.count(*Kind) == 0, f"{row}\n{verdict}"
+    assert row.recovered == row.disturbed, row
+    return row
+
+
+async def _evidence(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:
+    with (
+        forwarded(cluster, "deployment/stores", 27017) as mongodb,
+        forwarded(cluster, "deployment/stores", 6379) as redis,
+    ):
+        uri = f"mongodb://127.0.0.1:{mongodb}/?directConnection=true"
+
+        async def at_rest() -> bool:
+            return not await unended(uri)
+
+        await until(at_rest, timeout=READY, what="every run to end")
+        redis_url = f"redis://127.0.0.1:{redis}/0"
+        return await collect(ledger, url=url, mongodb_uri=uri, redis_url=redis_url)
