@@ -86,7 +86,7 @@ async def test_a_run_taken_over_links_to_the_call_that_began_it(
 
     async def read() -> None:
         body = {
-            "message": "[[sim:length tokens=400]] [[sim:slow itl=0.02]] Go on.",
+            "message": "[[sim:length tokens=400]] [[sim:slow itl=0.05]] Go on.",
             "stream": True,
             "options": {"cache": "bypass"},
         }
