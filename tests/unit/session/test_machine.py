@@ -5,11 +5,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from parley_session.domain.model import Chat
 from parley_session.runs.log import LogEntry
 from support.session_machine import SessionMachine
 
@@ -40,6 +42,19 @@ def _skips(write: str) -> Callable[[SessionMachine], None]:
     return lambda machine: setattr(machine.world.store, write, _said_to_be_done)
 
 
+def _leaves_turns(machine: SessionMachine) -> None:
+    """A store that says a turn is settled, and leaves it there."""
+    store = machine.world.store
+
+    async def settle(chat_id: str, run_id: str, **_: object) -> Chat | None:
+        chat = store._chats.get(chat_id)
+        if chat is None or not chat.pending or chat.pending[0].run != run_id:
+            return None
+        return replace(chat, pending=chat.pending[1:])
+
+    store.settle_turn = settle  # type: ignore[method-assign]
+
+
 def _has_no_fence(machine: SessionMachine) -> None:
     """A log that takes what an older attempt writes."""
     log = machine.world.log
@@ -61,7 +76,7 @@ DEFECTS = {
     "no key": _skips("insert_key"),
     "no message": _skips("insert_message"),
     "no usage": _skips("insert_usage"),
-    "no settling": _skips("settle_turn"),
+    "no settling": _leaves_turns,
     "no deletion": _skips("delete_messages"),
     "no fence": _has_no_fence,
     "no expiry": _lets_logs_lie,
