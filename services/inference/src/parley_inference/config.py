@@ -68,8 +68,8 @@ class Settings(RpcServiceSettings):
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="vllm: compile the model at start (slower start, faster tokens); auto: where "
-        "a C++ compiler is found or none is needed.",
+        description="vllm: compile the model at start (slower start, faster tokens); auto: on a "
+        "GPU, and on a CPU that has AVX-512 where a C++ compiler is found.",
     )
 
     max_waiting: int = Field(

@@ -327,10 +327,19 @@ class VllmEngine:
 
 
 def _eager(wanted: bool | None, *, on_cpu: bool) -> bool:
-    """Whether to run the model as written, without compiling it."""
+    """Whether to run the model as written, without compiling it.
+
+    Code compiled for a CPU without AVX-512 was seen to draw other tokens from bfloat16
+    weights than the model as written does (torch 2.13, g++ 12), and took minutes to compile.
+    """
     if wanted is not None:
         return wanted
-    return on_cpu and shutil.which("g++") is None and shutil.which("clang++") is None
+    if not on_cpu:
+        return False
+    import torch
+
+    compilers = shutil.which("g++") or shutil.which("clang++")
+    return compilers is None or not torch.cpu._is_avx512_supported()
 
 
 def _load_tokenizer(options: VllmOptions) -> Any:
