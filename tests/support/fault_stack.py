@@ -56,6 +56,9 @@ AT_REST = (
     "parley_inference_running",
     "parley_inference_waiting",
 )
+# gRPC's server keeps tasks that wait for the next call of a method, one or two of each: its
+# own affair. A call that is served shows as tasks of other kinds.
+WAITING_FOR_CALLS = 'kind="AioServer.'
 # Calls that last as long as the processes do.
 STANDING_CALLS = ("WatchLoad", "Health/Watch")
 # Connections that a client's pool may have more than before.
@@ -267,7 +270,11 @@ class FaultStack:
         ):
             pid = self.stack.pid(name)
             assert pid is not None
-            tasks = {kind: int(n) for kind, n in samples.items() if _is(kind, TASKS)}
+            tasks = {
+                kind: int(n)
+                for kind, n in samples.items()
+                if _is(kind, TASKS) and WAITING_FOR_CALLS not in kind
+            }
             found[name] = Footprint(pid, psutil.Process(pid).num_fds(), tasks)
         return found
 
