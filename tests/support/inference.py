@@ -94,12 +94,15 @@ class Client:
             call.cancel()
         raise AssertionError("no load report")
 
-    async def load_until(self, holds: Callable[[pb.LoadReport], bool]) -> pb.LoadReport:
-        """Read load reports until one is as wanted; fails after five seconds."""
+    async def load_until(
+        self, holds: Callable[[pb.LoadReport], bool], timeout: float = TIMEOUT
+    ) -> pb.LoadReport:
+        """Read load reports until one is as wanted; fails after ``timeout`` seconds."""
         seen = None
-        call = self.stub.WatchLoad(pb.WatchLoadRequest(min_interval_seconds=0.01), timeout=30)
+        request = pb.WatchLoadRequest(min_interval_seconds=0.01)
+        call = self.stub.WatchLoad(request, timeout=timeout + 5)
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(timeout):
                 async for message in call:
                     seen = message.report
                     if holds(seen):
