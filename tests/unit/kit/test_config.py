@@ -12,7 +12,7 @@ SECRET = "hunter2-hunter2"
 class Settings(ServiceSettings):
     """A service's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_TEST_")
+    model_config = SettingsConfigDict(env_prefix="PARLEY_TRIED_")
 
     port: int = Field(default=50099, ge=0, le=65535, description="Port to serve on.")
     uri: SecretStr = Field(description="Where | the store is.")
@@ -22,7 +22,7 @@ class Settings(ServiceSettings):
 
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setenv("PARLEY_TEST_URI", f"redis://:{SECRET}@store")
+    monkeypatch.setenv("PARLEY_TRIED_URI", f"redis://:{SECRET}@store")
     return monkeypatch
 
 
@@ -37,7 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_settings_are_read_and_do_not_show_their_secrets(env: pytest.MonkeyPatch) -> None:
-    env.setenv("PARLEY_TEST_TRIES", "5")
+    env.setenv("PARLEY_TRIED_TRIES", "5")
     settings = load_settings(Settings)
     assert settings.tries == 5
     assert settings.port == 50099
@@ -48,46 +48,46 @@ def test_settings_are_read_and_do_not_show_their_secrets(env: pytest.MonkeyPatch
 def test_each_wrong_variable_has_a_line_with_its_name(
     env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env.delenv("PARLEY_TEST_URI")
-    env.setenv("PARLEY_TEST_TRIES", "10")
-    env.setenv("PARLEY_TEST_PORT", SECRET)
-    env.setenv("PARLEY_TEST_LOG_FORMAT", SECRET)
-    env.setenv("PARLEY_TEST_OTLP_ENDPOINT", SECRET)
+    env.delenv("PARLEY_TRIED_URI")
+    env.setenv("PARLEY_TRIED_TRIES", "10")
+    env.setenv("PARLEY_TRIED_PORT", SECRET)
+    env.setenv("PARLEY_TRIED_LOG_FORMAT", SECRET)
+    env.setenv("PARLEY_TRIED_OTLP_ENDPOINT", SECRET)
     lines = refused(capsys)
     assert sorted(line.partition(":")[0] for line in lines) == [
-        "PARLEY_TEST_LOG_FORMAT",
-        "PARLEY_TEST_OTLP_ENDPOINT",
-        "PARLEY_TEST_PORT",
-        "PARLEY_TEST_TRIES",
-        "PARLEY_TEST_URI",
+        "PARLEY_TRIED_LOG_FORMAT",
+        "PARLEY_TRIED_OTLP_ENDPOINT",
+        "PARLEY_TRIED_PORT",
+        "PARLEY_TRIED_TRIES",
+        "PARLEY_TRIED_URI",
     ]
-    assert "PARLEY_TEST_URI: is required" in lines
-    assert "PARLEY_TEST_TRIES: input should be less than or equal to 9" in lines
+    assert "PARLEY_TRIED_URI: is required" in lines
+    assert "PARLEY_TRIED_TRIES: input should be less than or equal to 9" in lines
 
 
 def test_a_list_that_is_not_json_is_told_in_a_line(
     env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env.setenv("PARLEY_TEST_COLOURS", SECRET)
-    assert refused(capsys) == ["PARLEY_TEST_COLOURS: must be JSON"]
+    env.setenv("PARLEY_TRIED_COLOURS", SECRET)
+    assert refused(capsys) == ["PARLEY_TRIED_COLOURS: must be JSON"]
 
 
 def test_a_misspelt_variable_is_an_error_that_names_the_nearest(
     env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env.setenv("PARLEY_TEST_ADMIN_PROT", SECRET)
+    env.setenv("PARLEY_TRIED_ADMIN_PROT", SECRET)
     env.setenv("PARLEY_OTHER_PORT", "not ours to judge")
     assert refused(capsys) == [
-        "PARLEY_TEST_ADMIN_PROT: there is no such setting; did you mean PARLEY_TEST_ADMIN_PORT?"
+        "PARLEY_TRIED_ADMIN_PROT: there is no such setting; did you mean PARLEY_TRIED_ADMIN_PORT?"
     ]
 
 
 def test_kubernetes_service_links_are_told_from_misspellings(
     env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env.setenv("PARLEY_TEST_PORT", "tcp://10.0.0.1:50099")
-    env.setenv("PARLEY_TEST_SERVICE_HOST", "10.0.0.1")
-    env.setenv("PARLEY_TEST_PORT_50099_TCP_ADDR", "10.0.0.1")
+    env.setenv("PARLEY_TRIED_PORT", "tcp://10.0.0.1:50099")
+    env.setenv("PARLEY_TRIED_SERVICE_HOST", "10.0.0.1")
+    env.setenv("PARLEY_TRIED_PORT_50099_TCP_ADDR", "10.0.0.1")
     lines = refused(capsys)
     assert len(lines) == 3
     assert all("enableServiceLinks: false" in line for line in lines)
@@ -95,10 +95,10 @@ def test_kubernetes_service_links_are_told_from_misspellings(
 
 def test_the_table_names_variable_bounds_default_and_meaning() -> None:
     table = settings_table(Settings)
-    assert "| `PARLEY_TEST_TRIES` | int, ≥ 1, ≤ 9 | `3` | Tries. |" in table
-    assert "| `PARLEY_TEST_URI` | secret | required | Where \\| the store is. |" in table
-    assert "| `PARLEY_TEST_LOG_FORMAT` | `json` or `console` | `json` |" in table
-    assert '| `PARLEY_TEST_OTLP_ENDPOINT` | str, length ≤ 2048 | `""` |' in table
+    assert "| `PARLEY_TRIED_TRIES` | int, ≥ 1, ≤ 9 | `3` | Tries. |" in table
+    assert "| `PARLEY_TRIED_URI` | secret | required | Where \\| the store is. |" in table
+    assert "| `PARLEY_TRIED_LOG_FORMAT` | `json` or `console` | `json` |" in table
+    assert '| `PARLEY_TRIED_OTLP_ENDPOINT` | str, length ≤ 2048 | `""` |' in table
     assert len(table.splitlines()) == 2 + len(Settings.model_fields)
 
 
