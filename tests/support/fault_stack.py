@@ -39,7 +39,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "session": {
         "PARLEY_SESSION_LEASE_SECONDS": str(LEASE_SECONDS),
         "PARLEY_SESSION_SWEEP_SECONDS": "0.5",
-        "PARLEY_SESSION_HOUSEKEEPING_SECONDS": "0.5",
+        "PARLEY_SESSION_HOUSEKEEPING_SECONDS": "2",
         "PARLEY_SESSION_LOG_TTL_SECONDS": str(LOG_TTL_SECONDS),
         "PARLEY_SESSION_SHUTDOWN_GRACE_SECONDS": "10",
     },
@@ -59,6 +59,9 @@ AT_REST = (
 # gRPC's server keeps tasks that wait for the next call of a method, one or two of each: its
 # own affair. A call that is served shows as tasks of other kinds.
 WAITING_FOR_CALLS = 'kind="AioServer.'
+# A periodic job that is at work: a process may do each of its jobs at any time, once at a time.
+JOB = 'kind="run_coroutine_job"'
+JOBS = 6
 # Calls that last as long as the processes do.
 STANDING_CALLS = ("WatchLoad", "Health/Watch")
 # Connections that a client's pool may have more than before.
@@ -292,7 +295,8 @@ class FaultStack:
             if now.fds > before.fds + FD_SLACK:
                 found[name, "fds"] = f"{name}: {before.fds} open files, now {now.fds}"
             for kind, count in now.tasks.items():
-                if count > (had := before.tasks.get(kind, 0)):
+                had = JOBS if JOB in kind else before.tasks.get(kind, 0)
+                if count > had:
                     found[name, kind] = f"{name}: {had} of {kind}, now {count}"
         return found
 
