@@ -95,7 +95,7 @@ test-faults: .dev  ## Every fault on every part, in mid-answer; the table: repor
 	$(PYTEST) tests/faults -m 'not vllm' $(ARGS)
 
 .PHONY: test-faults-vllm
-test-faults-vllm:  ## Kill and freeze engines and holders on vLLM with the small model
+test-faults-vllm:  ## Kill and freeze engines and holders on vLLM; reports/fault_matrix_vllm.md
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/faults -m vllm $(ARGS)
 

@@ -15,6 +15,7 @@ from support.fault_table import Table
 
 TABLE = pytest.StashKey[Table]()
 REPORT = "fault_matrix.md"
+VLLM_REPORT = "fault_matrix_vllm.md"
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,8 @@ def table(pytestconfig: pytest.Config) -> Iterator[Table]:
     """The rows; printed, and written to reports, when all is over."""
     made = pytestconfig.stash.setdefault(TABLE, Table())
     yield made
-    made.write(checkout().root / "reports" / REPORT)
+    on_vllm = pytestconfig.getoption("markexpr") == "vllm"
+    made.write(checkout().root / "reports" / (VLLM_REPORT if on_vllm else REPORT))
 
 
 def pytest_terminal_summary(
