@@ -32,7 +32,7 @@ Schema = dict[str, Any]
 # Settings that the chart decides, by service; the first of them in every service.
 EVERYWHERE = frozenset({
     "host", "port", "admin_host", "admin_port", "log_level", "log_format", "otlp_endpoint",
-    "trace_sample_ratio",
+    "trace_sample_ratio", "tls", "tls_ca_file", "tls_certificate_file", "tls_key_file",
 })  # fmt: skip
 DECIDED: dict[str, tuple[type[BaseSettings], frozenset[str]]] = {
     "gateway": (

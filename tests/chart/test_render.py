@@ -10,6 +10,8 @@ import yaml
 from chart_schema import CHART, DECIDED, settings_schema
 from pydantic_settings import BaseSettings
 
+from parley_kit.resolver import parse_targets
+from parley_session.fleet.targets import engine_targets
 from support.helm import Document, Refused, Render
 
 TRIED: Document = {
@@ -222,10 +224,50 @@ def test_network_policies_hold_the_platforms_arrows_and_no_others(render: Render
     }
 
 
+def test_every_pod_has_its_own_certificate_and_probes_that_tls_leaves_alone(
+    render: Render,
+) -> None:
+    documents = render(WHOLE)
+    for deployment in of_kind(documents, "Deployment"):
+        component = deployment["metadata"]["labels"]["app.kubernetes.io/component"]
+        owner = {"worker": "session"}.get(component, component)
+        volumes = deployment["spec"]["template"]["spec"]["volumes"]
+        secret = "gateway-tls" if owner == "gateway" else f"try-parley-{owner}-tls"
+        assert {"secretName": secret, "defaultMode": 0o440} in [v.get("secret") for v in volumes]
+        one = container(deployment)
+        assert {"name": "certificates", "mountPath": "/etc/parley/tls", "readOnly": True} in one[
+            "volumeMounts"
+        ]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert one[probe]["httpGet"]["port"] == "admin"
+
+
+def test_a_certificate_has_the_names_by_which_its_service_is_called(render: Render) -> None:
+    documents = render(WHOLE)
+    made = {
+        d["spec"]["secretName"]: d["spec"]["dnsNames"] for d in of_kind(documents, "Certificate")
+    }
+    assert set(made) == {f"try-parley-{name}-tls" for name in ("session", "cache", "inference")}
+    gateway = named(documents, "ConfigMap", "try-parley-gateway")["data"]
+    session = named(documents, "ConfigMap", "try-parley-session")["data"]
+    called = {
+        "session": parse_targets(gateway["PARLEY_GATEWAY_SESSION_TARGETS"]),
+        "cache": parse_targets(session["PARLEY_SESSION_CACHE_TARGETS"]),
+        "inference": engine_targets(session["PARLEY_SESSION_INFERENCE_TARGETS"]),
+    }
+    for component, resolver in called.items():
+        assert resolver.server_name("10.0.0.1:1") in made[f"try-parley-{component}-tls"]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({}, "mongodb.existingSecret"),
+        ({**TRIED, "tls": {"enabled": True}}, "tls.secrets"),
+        (
+            {**TRIED, "tls": {"enabled": True, "certManager": {"enabled": True}}},
+            "tls.certManager.issuerRef.name",
+        ),
         ({**TRIED, "gatway": {}}, "gatway"),
         ({**TRIED, "session": {"settings": {"leaseSeconds": 0}}}, "leaseSeconds"),
         (

@@ -1,10 +1,13 @@
 """A mistake in the settings is one sentence; the value is never shown."""
 
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from parley_kit.config import ServiceSettings, load_settings, settings_table
+from parley_kit.config import RpcServiceSettings, ServiceSettings, load_settings, settings_table
 
 SECRET = "hunter2-hunter2"
 
@@ -104,3 +107,47 @@ def test_the_table_names_variable_bounds_default_and_meaning() -> None:
 
 def test_every_common_setting_is_documented() -> None:
     assert all(info.description for info in ServiceSettings.model_fields.values())
+
+
+CA, CERTIFICATE, KEY = "TLS_CA_FILE", "TLS_CERTIFICATE_FILE", "TLS_KEY_FILE"
+
+
+class Serving(RpcServiceSettings):
+    """Settings of a service that serves and calls nobody."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_TRIED_")
+    TLS_CALLS: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize(
+    ("cls", "mode", "given", "said"),
+    [
+        (ServiceSettings, "server", (), "TLS=server needs TLS_CA_FILE"),
+        (ServiceSettings, "mutual", (CA,), f"TLS=mutual needs {CERTIFICATE} and {KEY}"),
+        (Serving, "server", (CA, KEY), f"TLS=server needs {CERTIFICATE}"),
+        (Serving, "off", (CERTIFICATE,), f"{CERTIFICATE} is set and TLS is off"),
+    ],
+)
+def test_certificates_that_are_missing_or_unused_are_told(
+    cls: type[ServiceSettings], mode: str, given: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        cls(tls=mode, **{name.lower(): Path("/some.pem") for name in given})
+
+
+@pytest.mark.parametrize(
+    ("cls", "mode", "given", "shows"),
+    [
+        (ServiceSettings, "server", (CA,), False),
+        (ServiceSettings, "mutual", (CA, CERTIFICATE, KEY), True),
+        (Serving, "server", (CA, CERTIFICATE, KEY), True),
+        (Serving, "mutual", (CA, CERTIFICATE, KEY), True),
+    ],
+)
+def test_a_certificate_is_shown_where_somebody_asks_for_one(
+    cls: type[ServiceSettings], mode: str, given: tuple[str, ...], shows: bool
+) -> None:
+    files = cls(tls=mode, **{name.lower(): Path("/some.pem") for name in given}).tls_files
+    assert files is not None
+    assert (files.certificate is not None) is shows
+    assert ServiceSettings().tls_files is None

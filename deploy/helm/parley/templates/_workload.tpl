@@ -27,7 +27,8 @@ for pods (security, rolling, probes, spreading) holds for every one. Takes a dic
 {{- $root := .root -}}
 {{- $name := include "parley.objectName" . -}}
 {{- $pod := mergeOverwrite (deepCopy $root.Values.podDefaults) (default (dict) .values.pod) -}}
-{{- $data := include "parley.settingsData" . | trim -}}
+{{- $managed := merge (default (dict) (include "parley.tlsSettings" . | fromYaml)) .managed -}}
+{{- $data := include "parley.settingsData" (merge (dict "managed" $managed) .) | trim -}}
 {{- $scaled := and .values.autoscaling (or .values.autoscaling.enabled (and .values.autoscaling.kind (ne .values.autoscaling.kind "none"))) -}}
 apiVersion: v1
 kind: ConfigMap
@@ -148,6 +149,11 @@ spec:
           volumeMounts:
             - name: tmp
               mountPath: /tmp
+            {{- if $root.Values.tls.enabled }}
+            - name: certificates
+              mountPath: /etc/parley/tls
+              readOnly: true
+            {{- end }}
             {{- with .mounts }}
             {{- . | nindent 12 }}
             {{- end }}
@@ -160,6 +166,12 @@ spec:
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}
+        {{- if $root.Values.tls.enabled }}
+        - name: certificates
+          secret:
+            secretName: {{ include "parley.tlsSecretName" . }}
+            defaultMode: 0440
+        {{- end }}
         {{- with .volumes }}
         {{- . | nindent 8 }}
         {{- end }}
@@ -169,8 +181,12 @@ spec:
 {{- end -}}
 
 {{/* Probes of a gRPC service. Liveness asks whether the process is at work, and nothing else;
-     `startup`: seconds that it may take to be ready for the first time. */}}
+     `startup`: seconds that it may take to be ready for the first time. With TLS they ask the
+     admin port instead: the kubelet's gRPC probes know plaintext alone. */}}
 {{- define "parley.grpcProbes" -}}
+{{- if .root.Values.tls.enabled -}}
+{{- include "parley.httpProbes" . -}}
+{{- else -}}
 startupProbe:
   grpc: {port: {{ .port }}, service: liveness}
   periodSeconds: 2
@@ -187,6 +203,7 @@ livenessProbe:
   timeoutSeconds: 5
   failureThreshold: 3
 {{- end -}}
+{{- end -}}
 
 {{/* Probes of a process that has an admin port alone, or HTTP. */}}
 {{- define "parley.httpProbes" -}}
@@ -194,7 +211,7 @@ startupProbe:
   httpGet: {path: /healthz, port: admin}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: 30
+  failureThreshold: {{ div (default 60 .startup) 2 }}
 readinessProbe:
   httpGet: {path: /readyz, port: admin}
   periodSeconds: 5
@@ -221,7 +238,7 @@ spec:
     - name: grpc
       port: {{ .port }}
       targetPort: grpc
-      appProtocol: kubernetes.io/h2c
+      appProtocol: {{ ternary "https" "kubernetes.io/h2c" .root.Values.tls.enabled }}
 {{- end -}}
 
 {{- define "parley.podDisruptionBudget" -}}

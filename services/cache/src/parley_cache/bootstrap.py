@@ -25,6 +25,7 @@ from parley_cache.tier import SemanticTier
 from parley_cache.tier_bootstrap import semantic_tier
 from parley_cache.upkeep import Upkeep
 from parley_kit.admin import AdminServer
+from parley_kit.rpc.security import Security, secured
 from parley_kit.rpc.server import RpcServer, RpcService
 
 _log = logging.getLogger(__name__)
@@ -106,21 +107,26 @@ async def serving(
         model: another than that of the settings, for tests.
 
     Raises:
-        StartupError: a port is in use or cannot be bound, or the semantic tier was
-            asked for and cannot be had.
+        StartupError: a port is in use or cannot be bound, the certificates are bad, or
+            the semantic tier was asked for and cannot be had.
     """
     store = store or build_store(settings)
     guard = StoreGuard(Breaker(settings.breaker_failures, settings.breaker_seconds))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        security = await stack.enter_async_context(secured(settings))
         tier = await stack.enter_async_context(semantic_tier(settings, store, guard, model))
         cache = build_cache(settings, store, guard, tier)
-        yield await stack.enter_async_context(_serving(settings, store, guard, cache))
+        yield await stack.enter_async_context(_serving(settings, store, guard, cache, security))
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    settings: CacheSettings, store: CacheStore, guard: StoreGuard, cache: AnswerCache
+    settings: CacheSettings,
+    store: CacheStore,
+    guard: StoreGuard,
+    cache: AnswerCache,
+    security: Security | None,
 ) -> AsyncIterator[Running]:
     upkeep = Upkeep(store, guard, settings.sweep_seconds, cache)
     servicer = CacheServicer(
@@ -136,6 +142,7 @@ async def _serving(
         host=settings.host,
         port=settings.port,
         max_connection_age=settings.connection_age_seconds,
+        security=security,
         services=[
             RpcService(
                 FULL_NAME,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -20,6 +20,7 @@ class CacheSettings(RpcServiceSettings):
     """Settings of the cache service."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_CACHE_")
+    TLS_CALLS: ClassVar[bool] = False
 
     port: Port = Field(default=50052, description="Port to serve on; 0: a free one.")
     admin_port: Port = Field(

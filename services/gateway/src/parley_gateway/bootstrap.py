@@ -17,6 +17,7 @@ from parley_gateway.server import HttpServer
 from parley_kit.admin import AdminServer
 from parley_kit.errors import StartupError
 from parley_kit.replicas import Resolver, parse_targets
+from parley_kit.rpc.security import security_of
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,10 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, resolver: Resolver | None = None) -> None:
         self._settings = settings
-        self._replicas = session_replicas(resolver or parse_targets(settings.session_targets))
+        self._security = security_of(settings)
+        self._replicas = session_replicas(
+            resolver or parse_targets(settings.session_targets), self._security
+        )
         session = SessionClient(self._replicas, settings.call_timeout_seconds)
         self._fleet = FleetRoutes(session)
         self._watcher: KeyFileWatcher | None = None
@@ -48,6 +52,8 @@ class Gateway:
         try:
             if self._watcher is not None:
                 await self._load_keys(self._watcher)
+            if self._security is not None:
+                await self._security.start()
             self.admin_port = await self._admin.start()
             await self._replicas.start()
             self.port = await self._http.start()
@@ -69,6 +75,8 @@ class Gateway:
         self._fleet.stopping = True
         await self._http.stop(self._settings.shutdown_grace_seconds if grace is None else grace)
         await self._replicas.stop()
+        if self._security is not None:
+            await self._security.stop()
         await self._admin.stop()
         if self._watcher is not None:
             await self._watcher.stop()

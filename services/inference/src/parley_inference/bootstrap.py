@@ -16,6 +16,7 @@ from parley_inference.engine.build import build_engine
 from parley_inference.generation import Generator
 from parley_inference.servicer import ENDLESS, SERVICE, InferenceServicer
 from parley_kit.admin import AdminServer
+from parley_kit.rpc.security import Security, secured
 from parley_kit.rpc.server import RpcServer, RpcService
 from parley_kit.telemetry import setup_telemetry
 
@@ -36,7 +37,9 @@ class Outcome:
 class Replica:
     """One engine, its door, and the servers before it."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, security: Security | None = None
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._door = Door(
@@ -58,6 +61,7 @@ class Replica:
             host=settings.host,
             port=settings.port,
             max_connection_age=settings.connection_age_seconds,
+            security=security,
             services=[
                 RpcService(
                     SERVICE,
@@ -147,14 +151,15 @@ async def serve(settings: Settings, stop: asyncio.Event, outcome: Outcome) -> No
     telemetry = setup_telemetry(
         "parley-inference", settings.otlp_endpoint, sample_ratio=settings.trace_sample_ratio
     )
-    replica = Replica(settings, build_engine(settings))
     stopping = asyncio.create_task(stop.wait())
     try:
-        await replica.start()
-        try:
-            await _run(replica, settings, stopping, outcome)
-        finally:
-            await replica.stop()
+        async with secured(settings) as security:
+            replica = Replica(settings, build_engine(settings), security)
+            await replica.start()
+            try:
+                await _run(replica, settings, stopping, outcome)
+            finally:
+                await replica.stop()
     finally:
         stopping.cancel()
         await asyncio.to_thread(telemetry.shutdown)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +14,7 @@ class Settings(RpcServiceSettings):
     """Settings of one replica. Times are in seconds, lengths in tokens unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_INFERENCE_")
+    TLS_CALLS: ClassVar[bool] = False
 
     port: Port = Field(default=50053, description="Port to serve gRPC on; 0: a free one.")
     admin_port: Port = Field(

@@ -11,12 +11,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from parley_kit.tls import Mode, TlsFiles
 
 EXIT_WRONG_SETTINGS = 2
 
@@ -65,6 +68,31 @@ class ServiceSettings(BaseSettings):
         le=3600,
         description="Time that calls in progress have to end on SIGTERM.",
     )
+    tls: Mode = Field(
+        default="off",
+        description="gRPC between the services: `off` (plaintext), `server` (servers show a "
+        "certificate) or `mutual` (callers show one too, and none is served without). The same "
+        "in every service.",
+    )
+    tls_ca_file: Path | None = Field(
+        default=None, description="PEM: who signs the certificates of the other services."
+    )
+    tls_certificate_file: Path | None = Field(
+        default=None,
+        description="PEM: this service's certificate, and those between it and the CA.",
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM: its key, not encrypted.")
+    tls_check_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=3600,
+        description="Seconds between two looks at these files; a change is taken up, without an "
+        "interruption.",
+    )
+
+    # Whether the service shows a certificate to its callers, and whether it calls others.
+    TLS_SERVES: ClassVar[bool] = False
+    TLS_CALLS: ClassVar[bool] = True
 
     @field_validator("otlp_endpoint")
     @classmethod
@@ -73,9 +101,45 @@ class ServiceSettings(BaseSettings):
             raise ValueError("must be http://host:port or https://host:port")
         return value
 
+    @model_validator(mode="after")
+    def _has_certificates(self) -> Self:
+        given = {
+            "TLS_CA_FILE": self.tls_ca_file,
+            "TLS_CERTIFICATE_FILE": self.tls_certificate_file,
+            "TLS_KEY_FILE": self.tls_key_file,
+        }
+        if self.tls == "off":
+            if unused := [name for name, path in given.items() if path]:
+                raise ValueError(f"{unused[0]} is set and TLS is off: set TLS=server or mutual")
+            return self
+        needed = list(given) if self._shows_certificate else ["TLS_CA_FILE"]
+        if missing := [name for name in needed if not given[name]]:
+            raise ValueError(f"TLS={self.tls} needs {' and '.join(missing)}")
+        return self
+
+    @property
+    def _shows_certificate(self) -> bool:
+        return self.TLS_SERVES or (self.TLS_CALLS and self.tls == "mutual")
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Where the certificates are; None: plaintext."""
+        if self.tls == "off" or self.tls_ca_file is None:
+            return None
+        return TlsFiles(
+            ca=self.tls_ca_file,
+            certificate=self.tls_certificate_file if self._shows_certificate else None,
+            key=self.tls_key_file if self._shows_certificate else None,
+            mutual=self.tls == "mutual",
+            serves=self.TLS_SERVES,
+            calls=self.TLS_CALLS,
+        )
+
 
 class RpcServiceSettings(ServiceSettings):
     """What every service that serves gRPC can be told."""
+
+    TLS_SERVES: ClassVar[bool] = True
 
     connection_age_seconds: float = Field(
         default=600.0,

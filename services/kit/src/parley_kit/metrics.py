@@ -54,6 +54,15 @@ RPC_SERVER_DEFECTS = Counter(
     "Calls that ended with an exception nobody expected.",
     ["method"],
 )
+TLS_EXPIRY = Gauge(
+    "parley_tls_certificate_expiry_timestamp_seconds",
+    "When this service's certificate expires; 0: it has none.",
+)
+TLS_RELOADS = Counter(
+    "parley_tls_reloads_total",
+    "Changed certificates, taken up (loaded) or bad and left alone (refused).",
+    ["outcome"],
+)
 
 
 def begin_call(seconds: Histogram, in_flight: Gauge, method: str) -> Callable[[str], None]:

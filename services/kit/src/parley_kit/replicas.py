@@ -10,15 +10,16 @@ ready, and the streams that it has are cancelled, for their callers to begin
 again elsewhere.
 ``pick`` takes the less busy of two drawn at random. A replica that its resolver
 no longer names gets no new call; its channel is closed when the last one ends.
+With TLS, a channel keeps the certificate that it was opened with. So when that changes,
+each address gets a second channel, and is called by it once it is ready; the first one
+is left as if its replica had gone.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from time import monotonic
-from typing import Any, Generic, Protocol, cast
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Generic
 
 import grpc
 import grpc.aio
@@ -26,9 +27,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typing_extensions import TypeVar
 
 from parley_kit.errors import NoReplica
-from parley_kit.inflight import InFlight
+from parley_kit.replica import Replica
 from parley_kit.resolver import DnsResolver, Resolver, StaticResolver, parse_targets
 from parley_kit.rpc.client import open_channel
+from parley_kit.rpc.security import Security
 
 __all__ = [
     "DnsResolver",
@@ -44,12 +46,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T", default=None)
 
-_READY = grpc.ChannelConnectivity.READY
-_FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
-
-# Seconds that a replica whose connection ended in good order (its server bounds
-# the age of connections) may still be picked while it is connected again.
-_RECONNECT_GRACE = 1.0
 # Seconds for the first answer to a health watch, and between two tries.
 _HEALTH_TIMEOUT = 2.0
 _HEALTH_RETRY = 0.25
@@ -63,107 +59,13 @@ _PROBE_TIMEOUT = 2.0
 _PROBE_MISSES = 2
 
 
-class _Call(Protocol):
-    def add_done_callback(self, callback: Callable[[], None], /) -> None: ...
-
-    def cancel(self) -> None: ...
-
-
-class Replica(Generic[T]):
-    """One replica: ``address`` (host:port), ``channel``, and what was attached to it."""
-
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
-        self.address = address
-        self.channel = channel
-        self.attachment: T = cast(T, None)
-        self.serving = False
-        self.leaving = False
-        self.silent = False
-        self._state = grpc.ChannelConnectivity.IDLE
-        self._lost_at = 0.0
-        self._calls = InFlight()
-        self._streams: set[_Call] = set()
-
-    def __repr__(self) -> str:
-        return f"<Replica {self.address} ready={self.ready} inflight={self.inflight}>"
-
-    @property
-    def inflight(self) -> int:
-        """Calls in progress, as counted by ``use`` and ``track``."""
-        return self._calls.count
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is connected, SERVING, at work, and not leaving."""
-        return self.connected and self.serving and not self.silent and not self.leaving
-
-    @property
-    def connected(self) -> bool:
-        """Whether its connection stands."""
-        return self._state is _READY
-
-    @property
-    def reconnecting(self) -> bool:
-        """Whether it was ready a moment ago and is likely to be so in another."""
-        return (
-            self.serving
-            and not self.silent
-            and not self.leaving
-            and self._state not in _FAILED
-            and monotonic() - self._lost_at < _RECONNECT_GRACE
-        )
-
-    @contextlib.contextmanager
-    def use(self) -> Iterator["Replica[T]"]:
-        """Count one call while the block lasts."""
-        self._calls.enter()
-        try:
-            yield self
-        finally:
-            self._calls.leave()
-
-    def track(self, stream: _Call) -> None:
-        """Count one call until ``stream`` (an open ``Stream``) has ended.
-
-        When the replica falls silent the stream is cancelled: ServiceError ``cancelled``.
-        """
-
-        def ended() -> None:
-            self._streams.discard(stream)
-            self._calls.leave()
-
-        self._calls.enter()
-        self._streams.add(stream)
-        stream.add_done_callback(ended)
-
-    def give_up(self) -> int:
-        """Cancel the streams that are tracked; how many there were."""
-        streams = list(self._streams)
-        for stream in streams:
-            stream.cancel()
-        return len(streams)
-
-    async def wait_idle(self) -> None:
-        """Wait until no call is in progress."""
-        await self._calls.wait_idle()
-
-    def note_state(self, state: grpc.ChannelConnectivity) -> None:
-        """Take note of the connection's state."""
-        if self._state is _READY and state is not _READY:
-            self._lost_at = monotonic()
-        if state in _FAILED:
-            # Whoever answers there next has to say anew that it is SERVING.
-            self.serving = False
-        self._state = state
-
-
 class ReplicaSet(Generic[T]):
     """The replicas that a resolver names, with their readiness.
 
     ``name`` is for messages. ``attach(address, channel)`` makes what each
     replica carries (a stub, a load watcher) and must not block; ``detach`` is
     awaited before the channel is closed. ``drain_seconds`` bounds the wait for
-    the calls of a replica that has left.
+    the calls of a replica that has left. ``security``, started before this: TLS.
     """
 
     def __init__(
@@ -175,6 +77,7 @@ class ReplicaSet(Generic[T]):
         attach: Callable[[str, grpc.aio.Channel], T] | None = None,
         detach: Callable[[T], Awaitable[None]] | None = None,
         drain_seconds: float = 600.0,
+        security: Security | None = None,
     ) -> None:
         self._resolver = resolver
         self._name = name
@@ -182,23 +85,31 @@ class ReplicaSet(Generic[T]):
         self._attach = attach
         self._detach = detach
         self._drain_seconds = drain_seconds
+        self._security = security
         self._replicas: dict[str, Replica[T]] = {}
         self._monitors: dict[Replica[T], asyncio.Task[None]] = {}
         self._leaving: dict[Replica[T], asyncio.Task[None]] = {}
+        self._renewals: dict[str, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to follow the resolver. Does not wait for a replica: see ``wait_ready``."""
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
+            if self._security is not None:
+                self._renewing = asyncio.create_task(self._renew_all(self._security))
 
     async def stop(self) -> None:
         """Close all channels; calls in progress are cancelled."""
         if self._following is not None:
             await _end(self._following)
             self._following = None
-        for task in list(self._leaving.values()):
+        if self._renewing is not None:
+            await _end(self._renewing)
+            self._renewing = None
+        for task in [*self._renewals.values(), *self._leaving.values()]:
             await _end(task)
         for replica in list(self._replicas.values()):
             await self._close(replica)
@@ -255,16 +166,54 @@ class ReplicaSet(Generic[T]):
 
     def _apply(self, addresses: frozenset[str]) -> None:
         for address in addresses - self._replicas.keys():
-            replica: Replica[T] = Replica(address, open_channel(address))
-            if self._attach is not None:
-                replica.attachment = self._attach(address, replica.channel)
-            self._replicas[address] = replica
-            self._monitors[replica] = asyncio.create_task(self._monitor(replica))
+            self._replicas[address] = self._open(address)
         for address in self._replicas.keys() - addresses:
-            replica = self._replicas.pop(address)
-            replica.leaving = True
-            self._leaving[replica] = asyncio.create_task(self._drain(replica))
+            self._leave(self._replicas.pop(address))
         self._notify()
+
+    def _open(self, address: str) -> Replica[T]:
+        channel = open_channel(
+            address,
+            security=self._security,
+            server_name=self._resolver.server_name(address) if self._security else "",
+        )
+        replica: Replica[T] = Replica(address, channel)
+        if self._attach is not None:
+            replica.attachment = self._attach(address, channel)
+        self._monitors[replica] = asyncio.create_task(self._monitor(replica))
+        return replica
+
+    def _leave(self, replica: Replica[T]) -> None:
+        replica.leaving = True
+        self._leaving[replica] = asyncio.create_task(self._drain(replica))
+
+    async def _renew_all(self, security: Security) -> None:
+        """Open new channels whenever there are new certificates."""
+        generation = security.generation
+        while True:
+            await security.wait_newer(generation)
+            generation = security.generation
+            for address in list(self._replicas):
+                if (earlier := self._renewals.get(address)) is not None:
+                    await _end(earlier)
+                self._renewals[address] = asyncio.create_task(self._renew(address))
+
+    async def _renew(self, address: str) -> None:
+        """Open another channel to an address; call it by that one once it is ready."""
+        old, new = self._replicas.get(address), self._open(address)
+        try:
+            while old is not None and old.ready and not new.ready:
+                await self.wait_changed()
+            # Compared now: it may have been lost, or its address left, in the meantime.
+            if old is not None and self._replicas.get(address) is old:
+                self._replicas[address] = new
+                self._leave(old)
+                self._notify()
+        finally:
+            if self._renewals.get(address) is asyncio.current_task():
+                del self._renewals[address]
+            if self._replicas.get(address) is not new:
+                await self._close(new)
 
     async def _monitor(self, replica: Replica[T]) -> None:
         async with asyncio.TaskGroup() as group:
@@ -310,17 +259,32 @@ class ReplicaSet(Generic[T]):
         stub = health_pb2_grpc.HealthStub(replica.channel)
         request = health_pb2.HealthCheckRequest(service=self._health_service)
         misses = 0
+        explained = False
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
             missed = False
-            if replica.connected:
+            connected = replica.connected
+            # With TLS, one that cannot be reached is asked as well: to hear why, once.
+            if connected or (self._security is not None and not explained):
                 try:
                     await stub.Check(request, timeout=_PROBE_TIMEOUT)
                 except grpc.aio.AioRpcError as error:
                     # Any other status is an answer, or the connection went.
                     missed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                    if not connected and error.code() is grpc.StatusCode.UNAVAILABLE:
+                        explained = True
+                        self._explain(replica, error.details() or "")
+                else:
+                    explained = False
+            missed = missed and connected
             misses = misses + 1 if missed else 0
             self._set_silent(replica, misses >= _PROBE_MISSES)
+
+    def _explain(self, replica: Replica[T], reason: str) -> None:
+        _log.warning(
+            "a replica cannot be reached",
+            extra={"of": self._name, "address": replica.address, "reason": reason},
+        )
 
     def _set_silent(self, replica: Replica[T], silent: bool) -> None:
         if silent is replica.silent:

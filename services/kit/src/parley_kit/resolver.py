@@ -34,6 +34,10 @@ class Resolver(Protocol):
         """
         ...
 
+    def server_name(self, address: str) -> str:
+        """Return the name that an address's certificate must have; empty: the address's own."""
+        ...
+
 
 class StaticResolver:
     """A fixed list."""
@@ -44,6 +48,10 @@ class StaticResolver:
     async def watch(self) -> AsyncIterator[frozenset[str]]:
         """Yield the list, once."""
         yield self.addresses
+
+    def server_name(self, address: str) -> str:  # noqa: ARG002 - all go by one name
+        """See ``Resolver``: each goes by its own name."""
+        return ""
 
 
 class DnsResolver:
@@ -78,6 +86,10 @@ class DnsResolver:
                     known = found
                     yield found
             await asyncio.sleep(self.refresh_seconds)
+
+    def server_name(self, address: str) -> str:  # noqa: ARG002 - all go by one name
+        """See ``Resolver``: all go by the name that was asked for."""
+        return self.host
 
     async def _resolve(self) -> frozenset[str]:
         async with asyncio.timeout(max(5.0, self.refresh_seconds)):

@@ -13,6 +13,7 @@ from parley.session.v1 import session_pb2_grpc as pb_grpc
 from parley_kit.admin import AdminServer
 from parley_kit.ids import uuid7
 from parley_kit.replicas import parse_targets
+from parley_kit.rpc.security import Security, secured
 from parley_kit.rpc.server import RpcServer, RpcService
 from parley_session.answers.base import AnswerCache, NoCache
 from parley_session.answers.deciding import Answers
@@ -205,7 +206,9 @@ def _fleet_options(settings: SessionSettings) -> FleetOptions:
 
 
 @asynccontextmanager
-async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
+async def connected(
+    settings: SessionSettings, security: Security | None = None
+) -> AsyncIterator[Outside]:
     """Connect to what is outside, while the block runs. Waits for nothing."""
     async with AsyncExitStack() as stack:
         store = MongoStore(
@@ -227,7 +230,9 @@ async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
         limits = QueueLimits(total=settings.max_queued_runs, user=settings.max_queued_runs_of_user)
         queue = RedisRunQueue(options, uuid7(), limits)
         stack.push_async_callback(queue.close)
-        fleet = GrpcFleet(engine_targets(settings.inference_targets), _fleet_options(settings))
+        fleet = GrpcFleet(
+            engine_targets(settings.inference_targets), _fleet_options(settings), security
+        )
         await fleet.start()
         stack.push_async_callback(fleet.stop)
         cache: AnswerCache = NoCache()
@@ -237,6 +242,7 @@ async def connected(settings: SessionSettings) -> AsyncIterator[Outside]:
                 lookup_timeout=settings.cache_lookup_timeout_seconds,
                 write_timeout=settings.cache_write_timeout_seconds,
                 wait=settings.cache_wait_seconds,
+                security=security,
             )
             await grpc_cache.start()
             stack.push_async_callback(grpc_cache.stop)
@@ -251,16 +257,18 @@ async def serving(
 
     Ready once the store and the log have answered for the first time, and then for
     good: when one goes away later, another replica has no better one. `outside`: others
-    than the settings name, for tests. Raises StartupError for a port.
+    than the settings name, for tests. Raises StartupError for a port or certificates.
     """
     async with AsyncExitStack() as stack:
+        security = await stack.enter_async_context(secured(settings))
         if outside is None:
-            outside = await stack.enter_async_context(connected(settings))
+            outside = await stack.enter_async_context(connected(settings, security))
         session = build(settings, outside)
         server = RpcServer(
             host=settings.host,
             port=settings.port,
             max_connection_age=settings.connection_age_seconds,
+            security=security,
             services=[
                 RpcService(
                     FULL_NAME,
@@ -296,8 +304,9 @@ async def working(
         ready = True
 
     async with AsyncExitStack() as stack:
+        security = await stack.enter_async_context(secured(settings))
         if outside is None:
-            outside = await stack.enter_async_context(connected(settings))
+            outside = await stack.enter_async_context(connected(settings, security))
         session = build(settings, outside)
         admin = AdminServer(settings.admin_host, settings.admin_port, lambda: ready)
         admin_port = await admin.start()

@@ -19,6 +19,7 @@ from parley_gateway.access.credentials import Caller
 from parley_kit.errors import NoReplica, ServiceError
 from parley_kit.replicas import Replica, ReplicaSet, Resolver
 from parley_kit.rpc.client import call_unary, method_name
+from parley_kit.rpc.security import Security
 
 if TYPE_CHECKING:
     # What the stub is on an asyncio channel; it exists for type checkers only.
@@ -42,13 +43,14 @@ SessionReplicas = ReplicaSet[Stub]
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
-def session_replicas(resolver: Resolver) -> SessionReplicas:
+def session_replicas(resolver: Resolver, security: Security | None = None) -> SessionReplicas:
     """Return the set of session's replicas, each with its stub."""
     return ReplicaSet(
         resolver,
         name="session",
         health_service=FULL_NAME,
         attach=lambda _address, channel: SessionServiceStub(channel),
+        security=security,
     )
 
 

@@ -16,15 +16,31 @@ from parley_kit import metrics
 from parley_kit.errors import ServiceError
 from parley_kit.rpc import tracing
 from parley_kit.rpc.options import MAX_MESSAGE_BYTES, client_options
+from parley_kit.rpc.security import Security
 from parley_kit.rpc.status import from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-def open_channel(target: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
-    """Open a channel to one address; it connects on first use, and again when lost."""
-    return grpc.aio.insecure_channel(target, options=client_options(max_message_bytes))
+def open_channel(
+    target: str,
+    *,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    security: Security | None = None,
+    server_name: str = "",
+) -> grpc.aio.Channel:
+    """Open a channel to one address; it connects on first use, and again when lost.
+
+    ``security``: TLS, and the name that the server's certificate must have; empty: the
+    address's own.
+    """
+    options = client_options(max_message_bytes)
+    if security is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    if server_name:
+        options.append(("grpc.default_authority", server_name))
+    return grpc.aio.secure_channel(target, security.channel_credentials(), options=options)
 
 
 def method_name(method: Any) -> str:

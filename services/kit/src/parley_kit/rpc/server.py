@@ -24,6 +24,7 @@ from parley_kit.rpc.health import SERVICE as HEALTH
 from parley_kit.rpc.health import HealthService
 from parley_kit.rpc.interceptor import CallInterceptor
 from parley_kit.rpc.options import MAX_MESSAGE_BYTES, server_options
+from parley_kit.rpc.security import Security
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class RpcServer:
 
     ``max_connection_age`` (seconds): clients behind a plain TCP balancer
     reconnect this often, and so find new replicas; calls in progress have
-    ``max_connection_age_grace`` seconds to end on the old connection.
+    ``max_connection_age_grace`` seconds to end on the old connection. ``security``, started:
+    TLS; without it plaintext.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RpcServer:
         host: str,
         port: int,
         services: Sequence[RpcService],
+        security: Security | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_concurrent_calls: int | None = None,
         max_connection_age: float = 600.0,
@@ -67,6 +70,7 @@ class RpcServer:
     ) -> None:
         self._host = host
         self._port = port
+        self._security = security
         names = [service.full_name for service in services]
         self._stop_lock = asyncio.Lock()
         self._health = HealthService(names)
@@ -101,11 +105,16 @@ class RpcServer:
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self._port = self._server.add_insecure_port(f"{host}:{self._port}")
+            self._port = self._bind(f"{host}:{self._port}")
         except RuntimeError as error:
             raise _explain_bind_failure(self._host, self._port) from error
         await self._server.start()
         return self._port
+
+    def _bind(self, address: str) -> int:
+        if self._security is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._security.server_credentials())
 
     def set_serving(self, serving: bool) -> None:
         """Set the health of the server and all its services; watchers are told."""

@@ -10,6 +10,7 @@ from parley.cache.v1 import cache_pb2_grpc as pb_grpc
 from parley_kit.errors import ServiceError
 from parley_kit.replicas import ReplicaSet, Resolver
 from parley_kit.rpc.client import call_unary
+from parley_kit.rpc.security import Security
 from parley_session.answers.base import Answer, Hit, Miss, Query
 from parley_session.domain.model import CacheStatus, FinishReason, Invalidation
 
@@ -31,7 +32,13 @@ class GrpcAnswerCache:
     """
 
     def __init__(
-        self, resolver: Resolver, *, lookup_timeout: float, write_timeout: float, wait: float = 0.0
+        self,
+        resolver: Resolver,
+        *,
+        lookup_timeout: float,
+        write_timeout: float,
+        wait: float = 0.0,
+        security: Security | None = None,
     ) -> None:
         self._lookup_timeout = lookup_timeout
         self._wait = wait
@@ -41,6 +48,7 @@ class GrpcAnswerCache:
             name="cache",
             health_service="parley.cache.v1.CacheService",
             attach=lambda _address, channel: pb_grpc.CacheServiceStub(channel),
+            security=security,
         )
 
     async def start(self) -> None:

@@ -97,6 +97,10 @@ class ServiceResolver:
         finally:
             watcher.stop()
 
+    def server_name(self, address: str) -> str:  # noqa: ARG002 - all go by one name
+        """Return `service.namespace.svc`, or `service` where the namespace is one's own."""
+        return f"{self.service}.{self.namespace}.svc" if self.namespace else self.service
+
     def _kubernetes(self) -> SlicesApi:
         return KubernetesSlices(self.service, self.namespace, self._times.api)
 

@@ -18,6 +18,7 @@ from parley.inference.v1 import inference_pb2 as pb
 from parley_kit.errors import ServiceError
 from parley_kit.replicas import Replica, ReplicaSet, Resolver
 from parley_kit.rpc.client import call_unary, open_stream
+from parley_kit.rpc.security import Security
 from parley_session import metrics
 from parley_session.domain import errors
 from parley_session.fleet import scaling
@@ -53,7 +54,12 @@ class FleetOptions:
 class GrpcFleet:
     """Implements `Fleet`."""
 
-    def __init__(self, resolver: Resolver, options: FleetOptions | None = None) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        options: FleetOptions | None = None,
+        security: Security | None = None,
+    ) -> None:
         self._options = options or FleetOptions()
         self._chooser = Chooser(self._options.strategy)
         self._outliers = Outliers(self._options.outliers)
@@ -65,6 +71,7 @@ class GrpcFleet:
             health_service="parley.inference.v1.InferenceService",
             attach=Engine,
             detach=Engine.close,
+            security=security,
         )
 
     async def start(self) -> None:

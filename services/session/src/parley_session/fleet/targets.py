@@ -23,10 +23,11 @@ class Together:
 
     def __init__(self, resolvers: Sequence[Resolver]) -> None:
         self.resolvers = resolvers
+        self._found: dict[int, frozenset[str]] = {}
 
     async def watch(self) -> AsyncIterator[frozenset[str]]:
         """Yield the union when it changes; before all have spoken, what is known."""
-        found: dict[int, frozenset[str]] = {}
+        self._found = found = {}
         changed = asyncio.Event()
 
         async def follow(number: int, resolver: Resolver) -> None:
@@ -44,6 +45,13 @@ class Together:
             finally:
                 for task in tasks:
                     task.cancel()
+
+    def server_name(self, address: str) -> str:
+        """Return the name by which the resolver that found the address knows it."""
+        for number, addresses in self._found.items():
+            if address in addresses:
+                return self.resolvers[number].server_name(address)
+        return ""
 
 
 def engine_targets(text: str) -> Resolver:
