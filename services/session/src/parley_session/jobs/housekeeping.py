@@ -1,12 +1,13 @@
 """What one replica tidies for all: expired chats, tombstones, invalidations, old keys.
 
 Each works until nothing is left or its deadline comes, batch after batch, in steps that
-may be repeated: two replicas at once only do some of them twice.
+may be repeated: two replicas at once only do some of them twice. A batch with something in
+it that the one before had disposed of is the last: the store does not do what it accepts.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from parley_session import metrics
@@ -55,9 +56,11 @@ class Housekeeping:
         ]
 
     async def expire_chats(self, _: datetime | None) -> None:
-        """Delete chats past their expiry."""
+        """Delete chats past their expiry. Raises Unfinished."""
+        done: set[str] = set()
         while True:
             chats = await self._store.list_expired_chats(self._clock.now(), BATCH)
+            done = _progress(done, [chat.id for chat in chats])
             for chat in chats:
                 await self._deleter.delete(Principal(chat.tenant, chat.user), chat.id)
                 metrics.JOB_ITEMS.labels("expire_chats", "chat").inc()
@@ -79,8 +82,10 @@ class Housekeeping:
 
     async def send_invalidations(self, _: datetime | None) -> None:
         """Repeat invalidations until the cache has confirmed them. Raises Unfinished."""
+        done: set[str] = set()
         while True:
             invalidations = await self._store.list_invalidations(BATCH)
+            done = _progress(done, [invalidation.id for invalidation in invalidations])
             for invalidation in invalidations:
                 if not await self._cache.invalidate(invalidation):
                     raise Unfinished("the cache does not confirm")
@@ -123,6 +128,13 @@ class Housekeeping:
 
     async def _count(self, backlog: Backlog, before: datetime) -> int:
         return await self._store.count_backlog(backlog, before, MOST_COUNTED)
+
+
+def _progress(done: set[str], ids: Sequence[str]) -> set[str]:
+    """Return the ids of a batch. Raises Unfinished if the one before had some of them."""
+    if not done.isdisjoint(ids):
+        raise Unfinished("what was disposed of is still there")
+    return set(ids)
 
 
 def _seconds(seconds: float) -> timedelta:

@@ -18,9 +18,13 @@ from parley_session.domain.model import Chat, Invalidation, Principal
 from parley_session.runs.log import LogUnavailable, RunLog
 from parley_session.runs.registry import LiveRuns
 from parley_session.runs.signal import Stop
-from parley_session.store.base import Store
+from parley_session.store.base import Store, StoreUnavailable
 
 _log = logging.getLogger(__name__)
+
+# How often a removed run may be there again: a request that was paused may insert its run
+# after the removal, and then meets the tombstone.
+MOST_RETURNS = 3
 
 
 class Deleter:
@@ -55,17 +59,27 @@ class Deleter:
         return chat.deleted_at == now
 
     async def clean(self, chat: Chat) -> None:
-        """Remove what a deleted chat has left; repeatable."""
+        """Remove what a deleted chat has left; repeatable.
+
+        Raises StoreUnavailable also where runs that were removed are there again and again.
+        """
         run_ids = await self._run_ids(chat)
+        removed: set[str] = set()
+        returns = 0
         while True:
             logs = await self._fence(run_ids)
             await self._invalidate(chat)
             await self._store.delete_messages(chat.id, chat.next_seq)
             await self._delete_logs(logs)
             await self._store.delete_runs(run_ids)
+            removed.update(run_ids)
             run_ids = await self._store.list_run_ids(chat.id)
             if not run_ids:
                 break
+            if not removed.isdisjoint(run_ids):
+                returns += 1
+            if returns > MOST_RETURNS:
+                raise StoreUnavailable("runs that were removed are still there")
         await self._store.strip_chat(chat.id)
 
     async def _run_ids(self, chat: Chat) -> Sequence[str]:

@@ -266,7 +266,7 @@ class Store(Protocol):
         """Put `record` in the place of `expired`, as it was read: one compare-and-set."""
 
     async def delete_expired_keys(self, before: datetime, limit: int) -> int:
-        """Remove records that expired before `before`, at most `limit`; how many were found."""
+        """Remove records that expired before `before`, at most `limit`; how many were removed."""
 
     # usage ------------------------------------------------------------------
 

@@ -48,10 +48,11 @@ class MongoRecords(Collections):
         past = {"$lt": stored_time(before)}
         rows = self._keys.find({"expiresAt": past}, {"_id": 1}, limit=limit, batch_size=limit + 1)
         found = [row["_id"] for row in await rows.to_list(limit)]
-        if found:
-            # Unless it was replaced meanwhile.
-            await self._keys.delete_many({"_id": {"$in": found}, "expiresAt": past})
-        return len(found)
+        if not found:
+            return 0
+        # Unless it was replaced meanwhile.
+        gone = await self._keys.delete_many({"_id": {"$in": found}, "expiresAt": past})
+        return gone.deleted_count
 
     @operation
     async def insert_invalidation(self, invalidation: Invalidation) -> bool:
