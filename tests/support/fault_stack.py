@@ -7,7 +7,6 @@ a beat every second, a sweep every half second.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from parley_devstack.process import State
 from parley_devstack.stack import Stack
 from support.evidence import queued, unended
+from support.footprints import UNCOUNTED, Footprints, footprint, nothing_left
 from support.poll import until
 from support.stack import sim_config
 from support.tcp_proxy import TcpProxy
@@ -56,32 +55,10 @@ AT_REST = (
     "parley_inference_running",
     "parley_inference_waiting",
 )
-# gRPC's server keeps tasks that wait for the next call of a method, one or two of each: its
-# own affair. A call that is served shows as tasks of other kinds.
-WAITING_FOR_CALLS = 'kind="AioServer.'
-# A periodic job that is at work: a process may do each of its jobs at any time, once at a time.
-JOB = 'kind="run_coroutine_job"'
-JOBS = 6
 # Calls that last as long as the processes do.
 STANDING_CALLS = ("WatchLoad", "Health/Watch")
-# Connections that a client's pool may have more than before.
-FD_SLACK = 12
 
 Gauges = dict[str, float]
-
-
-TASKS = "parley_asyncio_tasks"
-# Seconds for what a fault has left to be let go of.
-SETTLING_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a process holds. `tasks`: by the coroutine that they run."""
-
-    pid: int
-    fds: int
-    tasks: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -99,7 +76,7 @@ class FaultStack:
     links: dict[str, list[TcpProxy]] = field(default_factory=dict)
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
     _stack: Stack | None = None
-    _before: dict[str, Footprint] = field(default_factory=dict)
+    _before: Footprints = field(default_factory=dict)
 
     @property
     def stack(self) -> Stack:
@@ -264,7 +241,7 @@ class FaultStack:
 
     # what processes hold ------------------------------------------------------------
 
-    async def footprints(self) -> dict[str, Footprint]:
+    async def footprints(self) -> Footprints:
         """What each service holds now. Stores hold others' connections, which are bounded."""
         names = self._names(*SERVICES)
         found = {}
@@ -273,56 +250,36 @@ class FaultStack:
         ):
             pid = self.stack.pid(name)
             assert pid is not None
-            tasks = {
-                kind: int(n)
-                for kind, n in samples.items()
-                if _is(kind, TASKS) and WAITING_FOR_CALLS not in kind
-            }
-            found[name] = Footprint(pid, psutil.Process(pid).num_fds(), tasks)
+            found[name] = footprint(pid, samples, self._ports())
         return found
+
+    def _ports(self) -> dict[int, str]:
+        """What listens on the ports that parts connect to."""
+        ports = {
+            _port(proxy.address): name.rpartition(" ")[2]
+            for name, proxies in self.links.items()
+            for proxy in proxies
+        }
+        # The cache has its way to the stores without a proxy.
+        ports |= {_port(self.stack.plan(name).address): name for name in ("valkey", "mongodb")}
+        admin = (self.stack.plan(name).admin for name in self._names(*SERVICES))
+        return ports | {_port(each): UNCOUNTED for each in admin}
 
     async def remember_footprints(self) -> None:
         """Take note of what is held now, after a first crowd has filled the pools."""
         self._before = await self.footprints()
 
-    async def leaks(self) -> dict[tuple[str, str], str]:
-        """What processes hold more of than they did; those left out that were started since."""
-        found = {}
-        for name, now in (await self.footprints()).items():
-            before = self._before.get(name)
-            if before is None or before.pid != now.pid:
-                continue
-            if now.fds > before.fds + FD_SLACK:
-                found[name, "fds"] = f"{name}: {before.fds} open files, now {now.fds}"
-            for kind, count in now.tasks.items():
-                had = JOBS if JOB in kind else before.tasks.get(kind, 0)
-                if count > had:
-                    found[name, kind] = f"{name}: {had} of {kind}, now {count}"
-        return found
-
     async def let_go(self) -> None:
-        """Wait until nothing more is held than before. Raises AssertionError with what is.
-
-        What is left behind is there whenever one looks; a periodic job is there now and then.
-        """
-        always: dict[tuple[str, str], str] | None = None
-
-        async def let_go() -> bool:
-            nonlocal always
-            leaks = await self.leaks()
-            always = leaks if always is None else {k: leaks[k] for k in always.keys() & leaks}
-            assert not always, list(always.values())
-            return True
-
-        await until(let_go, timeout=SETTLING_SECONDS, what="nothing is left behind")
-
-    def holders(self) -> Counter[str]:
-        """Connections through each link, for messages."""
-        return Counter({name: sum(p.open for p in link) for name, link in self.links.items()})
+        """Wait until nothing more is held than before. Raises AssertionError with what is."""
+        await nothing_left(self._before, self.footprints)
 
 
 def _targets(proxies: list[TcpProxy]) -> str:
     return ",".join(proxy.address for proxy in proxies)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _is(sample: str, name: str) -> bool:
