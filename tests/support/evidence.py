@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 from redis.asyncio import Redis
 
 from support.ledger import Ledger
@@ -33,7 +34,7 @@ async def collect(
     await _ask_rest(ledger, url, evidence)
     client: AsyncMongoClient[dict[str, Any]]
     async with AsyncMongoClient(mongodb_uri, serverSelectionTimeoutMS=5000) as client:
-        found = client[database]
+        found: AsyncDatabase[dict[str, Any]] = client[database]
         async for chat in found.chats.find({}, {"pending": 1, "messageCount": 1}):
             evidence.stored_chats[chat["_id"]] = chat
         messages: dict[str, list[dict[str, Any]]] = {}
@@ -42,7 +43,7 @@ async def collect(
         evidence.stored_messages.update(messages)
         async for run in found.runs.find({}):
             evidence.stored_runs[run["_id"]] = run
-    await _look_into_redis(redis_url, evidence)
+    await look_into_redis(redis_url, evidence)
     return evidence
 
 
@@ -50,7 +51,7 @@ async def unended(mongodb_uri: str, database: str = "parley") -> list[str]:
     """The runs that are not at their end, and the chats with a turn in progress."""
     client: AsyncMongoClient[dict[str, Any]]
     async with AsyncMongoClient(mongodb_uri, serverSelectionTimeoutMS=5000) as client:
-        found = client[database]
+        found: AsyncDatabase[dict[str, Any]] = client[database]
         runs = await found.runs.distinct("_id", {"state": {"$nin": sorted(FINAL_STATES)}})
         chats = await found.chats.distinct("_id", {"pending.0": {"$exists": True}})
     return [*runs, *chats]
@@ -65,8 +66,8 @@ async def queued(redis_url: str) -> list[str]:
 async def _of_the_queue(redis: Redis) -> list[str]:
     keys = [key async for key in redis.scan_iter(match=f"{QUEUE_PREFIX}*", count=500)]
     found = sorted({*keys} - QUEUE_STANDING - {QUEUE_TOTAL})
-    total = await redis.get(QUEUE_TOTAL)
-    return found + ([f"{QUEUE_TOTAL} is {total}"] if total not in (None, "0") else [])
+    total = int(await redis.get(QUEUE_TOTAL) or 0)
+    return found + ([f"{QUEUE_TOTAL} is {total}"] if total else [])
 
 
 async def _ask_rest(ledger: Ledger, url: str, evidence: Evidence) -> None:
@@ -100,7 +101,8 @@ async def _ask_rest(ledger: Ledger, url: str, evidence: Evidence) -> None:
                 group.create_task(read_run(ask.run, ask.client))
 
 
-async def _look_into_redis(redis_url: str, evidence: Evidence) -> None:
+async def look_into_redis(redis_url: str, evidence: Evidence) -> None:
+    """Collect the logs, and what never expires and is not there for good."""
     streams, lasting = [], []
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         async for key in redis.scan_iter(count=500):
