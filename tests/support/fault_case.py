@@ -11,7 +11,7 @@ from pathlib import Path
 from support.crowd import Crowd, Patience
 from support.evidence import collect
 from support.fault_stack import LEASE_SECONDS, LOG_TTL_SECONDS, FaultStack
-from support.fault_table import Row, Table, row_of
+from support.fault_table import Row, Table, ends_after, row_of, words_of_ends
 from support.ledger import Ledger, Reading
 from support.poll import until
 from support.verdict import Kind, judge
@@ -64,7 +64,7 @@ async def warm_up(platform: FaultStack, scale: Scale) -> None:
 FENCED = "another attempt has the run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Blow:
     """What a fault is told: the platform, and the answers that it strikes."""
 
@@ -73,6 +73,12 @@ class Blow:
     at: float
     ledger: Ledger
     recovery: float
+    healed_at: float | None = None
+
+    def heal_links(self) -> None:
+        """Let everything pass again."""
+        self.platform.heal_links()
+        self.healed_at = self.ledger.now()
 
     async def all_went_on(self, beyond: float = 0.5) -> None:
         """Wait until every struck answer has come on, `beyond` seconds after the blow, or ended."""
@@ -168,6 +174,8 @@ async def try_case(
             struck_at=blow.at,
         )
         table.add(row)
+    if blow.healed_at is not None and (ends := ends_after(struck, blow.healed_at)):
+        table.notes.append(words_of_ends(case.fault, case.victim, ends))
     between = [r for r in struck if r.deltas[0].at < blow.at < r.deltas[-1].at]
     assert len(between) >= scale.at_least, f"struck only {len(between)} in mid-answer"
     assert verdict.count(*Kind) == 0, f"\n{verdict}"

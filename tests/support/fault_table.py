@@ -142,6 +142,18 @@ def next_text_after(reading: Reading, at: float, *, moved: bool = False) -> floa
     return min(seconds, end - at)
 
 
+def ends_after(readings: Sequence[Reading], healed_at: float) -> list[float]:
+    """Seconds from the healing to the ends of the answers that had waited for nothing else."""
+    return [
+        reading.ended_at - healed_at
+        for reading in readings
+        if reading.deltas
+        and reading.deltas[-1].at < healed_at
+        and reading.ended_at is not None
+        and reading.ended_at >= healed_at
+    ]
+
+
 def percentiles(seconds: Sequence[float]) -> tuple[float | None, float | None]:
     """The p50 and the p95, None where there is nothing."""
     if not seconds:
@@ -159,6 +171,15 @@ def _disturbed(reading: Reading, since: float, evidence: Evidence) -> bool:
 def _moved(reading: Reading, since: float, evidence: Evidence) -> bool:
     run = evidence.stored_runs.get(reading.run, {})
     return run.get("attempt", 1) > 1 or any(at >= since for at in reading.breaks)
+
+
+def words_of_ends(fault: str, victim: str, seconds: Sequence[float]) -> str:
+    """Say how long ends that could not be stored came after the healing."""
+    p50, _ = percentiles(seconds)
+    return (
+        f"{victim}, {fault}: {len(seconds)} answers waited for their end alone; it came "
+        f"{_seconds(p50)} (p50), {_seconds(max(seconds))} (the last) after the healing"
+    )
 
 
 def _seconds(value: float | None) -> str:

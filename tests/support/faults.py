@@ -34,7 +34,7 @@ def lose(name: str) -> Fault:
             proxy.stall()
         await blow.platform.stack.kill(name)
         await blow.all_went_on()
-        blow.platform.heal_links()
+        blow.heal_links()
         await blow.platform.stack.start_one(name)
 
     return strike
@@ -105,7 +105,7 @@ def stall(*names: str, seconds: float = LINK_SECONDS) -> Fault:
         for proxy in (proxy for name in names for proxy in blow.platform.links[name]):
             proxy.stall()
         await blow.last(seconds)
-        blow.platform.heal_links()
+        blow.heal_links()
 
     return strike
 
@@ -117,7 +117,7 @@ def slow(bytes_per_second: int, *names: str) -> Fault:
         for proxy in (proxy for name in names for proxy in blow.platform.links[name]):
             proxy.slow(bytes_per_second)
         await blow.last(LINK_SECONDS)
-        blow.platform.heal_links()
+        blow.heal_links()
 
     return strike
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from support.fault_table import Table, next_text_after, percentiles, row_of
+from support.fault_table import (
+    Table,
+    ends_after,
+    next_text_after,
+    percentiles,
+    row_of,
+    words_of_ends,
+)
 from support.ledger import Ledger
 from support.verdict import Evidence, Verdict
 
@@ -75,3 +82,16 @@ def test_the_page_has_a_row_a_case() -> None:
     assert "| kill -9 | session | 1 | 1 | 1 | 0 | 0 | 0 | 3.00 s | 3.00 s | 3.00 s |" in page
     assert "holder killed, with the hint: p50 3.00 s" in page
     assert "- said beside it" in page
+
+
+def test_of_a_healed_link_it_is_told_how_long_held_up_ends_still_took() -> None:
+    waited, flowing, over = (
+        book(1.0, 1.5).readings["run", "ada"],
+        book(1.0, 9.0).readings["run", "ada"],
+        book(1.0, 1.2).readings["run", "ada"],
+    )
+    waited.ended_at = 7.5
+    assert ends_after([waited, flowing, over], healed_at=6.0) == [1.5]
+    words = words_of_ends("stalled", "mongodb", [0.5, 1.5, 9.0])
+    assert "3 answers" in words
+    assert "1.50 s (p50), 9.00 s (the last)" in words
