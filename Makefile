@@ -16,14 +16,14 @@ STACK := $(PY) -m parley_devstack
 BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
-	examples/python tools/settings_doc.py tools/chart_schema.py
+	examples/python tools/settings_doc.py tools/chart_schema.py tests/support tests/faults
 
 ##@ Use it
 
 .PHONY: help
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z][a-z0-9-]*:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z][a-z0-9-]*:.*## / {printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nVariables of run: ENGINE=vllm|sim MODEL= MODEL_ID= PORT=8080 GATEWAYS= SESSIONS= WORKERS= CACHES= ENGINES=\n'
 	@printf 'AUTH=none|keys OTLP_ENDPOINT= MONGODB_URI= REDIS_URL=; PYTHON= names the Python to set up with\n'
 

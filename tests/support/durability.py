@@ -122,7 +122,7 @@ async def measure(server: Server, streams: int, tokens: int) -> Round:
     return Round(sum(counts), seconds, cpu)
 
 
-async def _answer(stub: pb_grpc.SessionServiceStub, tokens: int) -> int:
+async def _answer(stub: pb_grpc.SessionServiceAsyncStub, tokens: int) -> int:
     request = pb.CompleteRequest(
         chat_id=uuid7(),
         run_id=uuid7(),

@@ -19,16 +19,18 @@ class NeverHappenedError(AssertionError):
 
 @overload
 async def until(
-    predicate: Callable[[], Awaitable[T]], timeout: float = ..., what: str = ...
+    predicate: Callable[[], Awaitable[T | None]], timeout: float = ..., what: str = ...
 ) -> T: ...
 
 
 @overload
-async def until(predicate: Callable[[], T], timeout: float = ..., what: str = ...) -> T: ...
+async def until(predicate: Callable[[], T | None], timeout: float = ..., what: str = ...) -> T: ...
 
 
 async def until(
-    predicate: Callable[[], T | Awaitable[T]], timeout: float = TIMEOUT, what: str = ""
+    predicate: Callable[[], T | Awaitable[T | None] | None],
+    timeout: float = TIMEOUT,
+    what: str = "",
 ) -> T:
     """Wait until ``predicate()`` (plain or async) is true, and return what it gave.
 

@@ -38,6 +38,7 @@ class SessionProcess:
                 stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
         line = await until(self._serving, 30.0, "a session that listens")
+        assert line is not None
         self.port, self.admin_port = line["port"], line["admin_port"]
 
     def output(self) -> str:

@@ -117,7 +117,7 @@ async def session_replica(
     outside: Outside | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Running, Client]]:
     """A session replica in this process, ready."""
-    values = {
+    values: dict[str, Any] = {
         "port": 0,
         "admin_port": 0,
         "mongodb_uri": "mongodb://nowhere",

@@ -195,6 +195,9 @@ class FakeFleet:
             tuple(tokens_of(message.content) for message in messages), 3, "fake-tokenizer"
         )
 
+    async def check_sampling(self, name: str, sampling: pb.SamplingOptions, timeout: float) -> None:
+        await self.find(name)
+
     async def draw(self, draw: Draw) -> AsyncGenerator[pb.GenerateResponse, None]:
         self.draws.append(draw)
         self.drawing += 1
@@ -401,11 +404,11 @@ class World:
         """Start a replica."""
         death = death or Death()
         outside = Outside(
-            store=Mortal(self.store, death, STORE_WRITES),  # type: ignore[arg-type]
-            log=Mortal(self.log, death, LOG_WRITES),  # type: ignore[arg-type]
+            store=Mortal(self.store, death, STORE_WRITES),
+            log=Mortal(self.log, death, LOG_WRITES),
             fleet=self.fleet,
             cache=self.cache,
-            queue=Mortal(self.queue, death, QUEUE_WRITES),  # type: ignore[arg-type]
+            queue=Mortal(self.queue, death, QUEUE_WRITES),
         )
         session = build(SETTINGS.model_copy(update=settings), outside, self.time.clock())
         replica = Replica(session, death)

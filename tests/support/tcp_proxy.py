@@ -226,7 +226,7 @@ class TcpProxy:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(size / self._bytes_per_second):
                         await self._changed.wait()
-                if self._mode is Mode.STALL:
+                if self.mode is Mode.STALL:  # by now
                     continue
             elif self._mode is Mode.RESET:
                 size = min(size, max(1, self._bytes_left))
