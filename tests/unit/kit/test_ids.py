@@ -6,6 +6,9 @@ import pytest
 
 from parley_kit.ids import is_uuid, uuid7
 
+# Fixed: tests have the same names in every process that collects them.
+ID = "01a1ff29-ace5-7227-a26a-da47d52ac0a6"
+
 
 def test_ids_are_version_7_and_sort_by_time() -> None:
     made = [uuid7() for _ in range(1000)]
@@ -20,13 +23,14 @@ def test_ids_are_version_7_and_sort_by_time() -> None:
     [
         "",
         "x",
-        uuid7().upper(),
-        uuid7().replace("-", ""),
-        uuid7() + "\n",
-        "{" + uuid7() + "}",
-        "urn:uuid:" + uuid7(),
-        uuid7().replace("-", "‐"),
+        ID.upper(),
+        ID.replace("-", ""),
+        ID + "\n",
+        "{" + ID + "}",
+        "urn:uuid:" + ID,
+        ID.replace("-", "‐"),
     ],
 )
 def test_only_the_canonical_form_is_an_id(text: str) -> None:
+    assert is_uuid(ID)
     assert not is_uuid(text)
