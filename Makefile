@@ -99,6 +99,11 @@ test-faults-vllm:  ## Kill and freeze engines and holders on vLLM; reports/fault
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/faults -m vllm $(ARGS)
 
+.PHONY: report-continuation
+report-continuation:  ## How often vLLM's greedy answers go on as they would have (reports/continuation.md)
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	PYTHONPATH=tests $(PY) -m support.continuation $(ARGS)
+
 # With Go on the machine and no Helm, one is built from its source.
 HELM_VERSION := v3.22.0
 .PHONY: test-chart
