@@ -1,0 +1,1 @@
+"""The operator's command: `python -m parley_session.operate`."""
