@@ -16,7 +16,8 @@ STACK := $(PY) -m parley_devstack
 BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
-	examples/python tools/settings_doc.py tools/chart_schema.py tests/support tests/faults
+	examples/python tools/settings_doc.py tools/chart_schema.py tools/crds.py \
+	tools/proto_surface.py tests/support tests/faults
 
 ##@ Use it
 
@@ -116,6 +117,17 @@ test-chart: .dev  ## Lint and render the chart with Helm (HELM=, on the PATH, or
 	fi; \
 	[ -n "$$helm" ] || { echo 'No Helm: install it, or Go to build it, or set HELM='; exit 1; }; \
 	HELM="$$helm" $(PYTEST) tests/chart $(ARGS)
+
+# KUBE_BIN= as for test-discovery; PROMTOOL= where it is not on the PATH.
+.PHONY: scan-chart
+scan-chart: .dev crds  ## Have a real API server and promtool judge what the chart makes
+	HELM="$${HELM:-$$(command -v helm || echo $(CURDIR)/.parley/tools/helm)}" \
+		PARLEY_CRDS=$(CURDIR)/.parley/crds PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" \
+		$(PYTEST) tests/scan $(ARGS)
+
+.PHONY: crds
+crds:  ## Fetch the CRDs that the chart makes objects for, with Go, at pinned versions
+	@$(PYTHON) tools/crds.py .parley/crds
 
 .PHONY: test-discovery
 test-discovery: .dev  ## Finding engines, on a real API server; KUBE_BIN= its binary and etcd's
