@@ -149,9 +149,20 @@ def test_a_change_of_settings_rolls_the_pods_and_nothing_else_does(render: Rende
 
 
 def test_a_pod_has_longer_to_stop_than_its_service_takes(render: Render) -> None:
-    values = {**TRIED, "session": {"settings": {"shutdownGraceSeconds": 100}}}
-    session = named(render(values), "Deployment", "try-parley-session")
-    assert session["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 115
+    values = {
+        **TRIED,
+        "gateway": {"settings": {"shutdownGraceSeconds": 20.5, "drainDelaySeconds": 7.5}},
+        "session": {"settings": {"shutdownGraceSeconds": 100}},
+    }
+    documents = render(values)
+
+    def grace(component: str) -> int:
+        pod = named(documents, "Deployment", f"try-parley-{component}")["spec"]["template"]["spec"]
+        seconds: int = pod["terminationGracePeriodSeconds"]
+        return seconds
+
+    assert grace("session") == 115
+    assert grace("gateway") == 20.5 + 7.5 + 15
 
 
 def test_secrets_come_from_secrets_alone(render: Render) -> None:

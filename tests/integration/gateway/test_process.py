@@ -75,6 +75,29 @@ def test_it_serves_its_admin_port_and_ends_on_sigterm(
     assert "private-id" not in out
 
 
+def test_a_stopping_gateway_is_not_ready_and_serves_on_until_that_is_noticed(
+    ports: tuple[int, int],
+) -> None:
+    port, admin = ports
+    process = _start(PORT=port, ADMIN_PORT=admin, DRAIN_DELAY_SECONDS=120)
+    try:
+        until_sync(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), timeout=20)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert any("stopping" in line for line in process.stdout)
+        # New connections, well inside the delay: balancers still send them.
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{admin}/readyz").status_code == 503
+        assert process.poll() is None
+        # A second signal waits for nothing.
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def _refused(**settings: object) -> tuple[int, str]:
     process = _start(**settings)
     _, err = process.communicate(timeout=20)

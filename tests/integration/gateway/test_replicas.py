@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
+import httpx
 import pytest
 from parley.session.v1 import session_pb2 as pb
 
@@ -54,6 +55,27 @@ async def test_a_new_replica_receives_calls_and_one_that_left_none(
         assert stack.session.calls["ListModels"] == before
     finally:
         await new.stop()
+
+
+async def test_a_draining_gateway_is_not_ready_and_makes_answers_still(
+    start_stack: StartStack,
+) -> None:
+    stack = await start_stack(drain_delay_seconds=120)
+    assert (await stack.client.get("/readyz")).status_code == 200
+    draining = asyncio.create_task(stack.gateway.drain())
+    await until(lambda: not stack.gateway.ready)
+    async with httpx.AsyncClient(base_url=stack.url) as late:
+        assert (await late.get("/readyz")).status_code == 503
+        assert (await late.post("/chat", json={"message": "x"})).status_code == 201
+    assert not draining.done()
+    draining.cancel()
+    await asyncio.wait({draining})
+
+
+async def test_a_drain_ends_with_its_delay(start_stack: StartStack) -> None:
+    stack = await start_stack(drain_delay_seconds=0.01)
+    await asyncio.wait_for(stack.gateway.drain(), 5)
+    assert not stack.gateway.ready
 
 
 async def test_calls_go_on_when_a_replica_dies(start_stack: StartStack) -> None:

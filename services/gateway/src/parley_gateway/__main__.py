@@ -30,6 +30,7 @@ def main() -> int:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
+            await gateway.drain()
             await gateway.stop()
         finally:
             await asyncio.to_thread(telemetry.shutdown)

@@ -1,5 +1,7 @@
 """Builds the gateway and connects its parts; the one place that does."""
 
+import asyncio
+import contextlib
 import logging
 
 from parley_gateway.access.credentials import (
@@ -69,6 +71,13 @@ class Gateway:
                 "auth": self._settings.auth,
             },
         )
+
+    async def drain(self) -> None:
+        """Say that this replica is not ready, and serve on until balancers have noticed."""
+        self._fleet.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_delay_seconds):
+                await self.wait_failed()
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop: readiness off, no new connection, answers in progress end within ``grace``."""

@@ -95,6 +95,14 @@ class GatewaySettings(ServiceSettings):
         description="A comment line is sent on a stream that was idle for so long.",
     )
 
+    drain_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=120,
+        description="On SIGTERM: time between saying `not ready` and taking no new connection, so "
+        "that balancers notice.",
+    )
+
     @field_validator("session_targets")
     @classmethod
     def _are_targets(cls, value: str) -> str:
