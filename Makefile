@@ -17,7 +17,7 @@ BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
 	examples/python tools/settings_doc.py tools/chart_schema.py tools/crds.py \
-	tools/proto_surface.py tests/support tests/faults
+	tools/images.py tools/proto_surface.py tools/sbom.py tests/support tests/faults
 
 ##@ Use it
 
@@ -105,18 +105,21 @@ report-continuation:  ## How often vLLM's greedy answers go on as they would hav
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	PYTHONPATH=tests $(PY) -m support.continuation $(ARGS)
 
-# With Go on the machine and no Helm, one is built from its source.
+# HELM=, the one on the PATH, or one that is built here from its source, with Go.
 HELM_VERSION := v3.22.0
+define find_helm
+export HELM="$${HELM:-$$(command -v helm || true)}"; \
+if [ -z "$$HELM" ] && command -v go >/dev/null; then \
+	HELM=$(CURDIR)/.parley/tools/helm; \
+	[ -x "$$HELM" ] || { echo 'Building Helm $(HELM_VERSION) …'; \
+		GOBIN=$(CURDIR)/.parley/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION); }; \
+fi; \
+[ -n "$$HELM" ] || { echo 'No Helm: install it, or Go to build it, or set HELM='; exit 1; };
+endef
+
 .PHONY: test-chart
 test-chart: .dev  ## Lint and render the chart with Helm (HELM=, on the PATH, or built with Go)
-	@helm="$${HELM:-$$(command -v helm || true)}"; \
-	if [ -z "$$helm" ] && command -v go >/dev/null; then \
-		helm=$(CURDIR)/.parley/tools/helm; \
-		[ -x "$$helm" ] || { echo 'Building Helm $(HELM_VERSION) …'; \
-			GOBIN=$(CURDIR)/.parley/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION); }; \
-	fi; \
-	[ -n "$$helm" ] || { echo 'No Helm: install it, or Go to build it, or set HELM='; exit 1; }; \
-	HELM="$$helm" $(PYTEST) tests/chart $(ARGS)
+	@$(find_helm) $(PYTEST) tests/chart $(ARGS)
 
 # KUBE_BIN= as for test-discovery; PROMTOOL= where it is not on the PATH.
 .PHONY: scan-chart
@@ -134,12 +137,16 @@ test-discovery: .dev  ## Finding engines, on a real API server; KUBE_BIN= its bi
 	@test -x "$(KUBE_BIN)/kube-apiserver" -a -x "$(KUBE_BIN)/etcd" || { \
 		echo 'Say where kube-apiserver and etcd are: KUBE_BIN=$$(setup-envtest use -p path)'; exit 1; }
 	PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" $(PYTEST) tests/integration/session/test_discovery.py $(ARGS)
-# POCKET_K8S= names a script that brings a cluster up and down (`up`, `kubeconfig`, `image`).
+
+# POCKET_K8S= names a script that brings a cluster of one node up and down, on this machine.
 .PHONY: test-cluster
 test-cluster: .dev  ## Install, scale and break the chart on the cluster of KUBECONFIG (CONTRIBUTING.md)
-	@if [ -n "$(POCKET_K8S)" ]; then \
-		$(POCKET_K8S) up && trap '$(POCKET_K8S) down' EXIT; \
+	@$(find_helm) if [ -n "$(POCKET_K8S)" ]; then \
+		$(POCKET_K8S) up || exit; trap '$(POCKET_K8S) down' EXIT; \
 		export KUBECONFIG="$$($(POCKET_K8S) kubeconfig)" PARLEY_CLUSTER_IMAGE='$(POCKET_K8S) image'; \
+		state=$$(dirname "$$KUBECONFIG"); \
+		export PARLEY_CLUSTER_TASKS="ctr -a $$state/containerd.sock -n k8s.io tasks" \
+			PARLEY_CLUSTER_API_PID="$$(cat "$$state/apiserver.pid")"; \
 	fi; $(PYTEST) tests/cluster $(ARGS)
 
 .PHONY: bench-durability
@@ -187,6 +194,32 @@ simulate-check: .dev  ## How far the simulation is from four real sim engines (A
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=
 	$(PY) -m parley_loadtest $(ARGS)
+
+##@ Ship it
+
+# BUILDER= docker, podman or buildah, with its own options; or COMMAND=, called with TAG CONTEXT
+# and arguments of `docker build`. IMAGES= names some; those with vLLM are built only if named.
+.PHONY: images
+images: .dev  ## Build the images (IMAGES= BUILDER= REGISTRY= TAG= COMMAND=); print their sizes
+	$(PY) tools/images.py $(IMAGES) $(if $(BUILDER),--builder '$(BUILDER)') \
+		$(if $(COMMAND),--command '$(COMMAND)') $(if $(REGISTRY),--registry $(REGISTRY)) \
+		$(if $(TAG),--tag $(TAG)) $(ARGS)
+
+# One bill an image, from the lock that the image is installed from, held against the schema.
+BILLS := gateway session cache inference-base inference-cpu inference-gpu
+.PHONY: sbom
+sbom: .dev .venv-sbom/.made $(BILLS:%=dist/sbom/parley-%.cdx.json)  ## Write the images' bills of materials (CycloneDX, dist/sbom)
+
+dist/sbom/parley-%.cdx.json: requirements/%.txt tools/sbom.py requirements/sbom.txt | .venv-sbom/.made
+	@mkdir -p $(@D)
+	@set -o pipefail; echo $@; export PYTHONWARNINGS=ignore; $(PY) tools/sbom.py $< | .venv-sbom/bin/cyclonedx-py requirements --validate \
+		--pyproject services/$(firstword $(subst -, ,$*))/pyproject.toml --spec-version 1.6 \
+		--output-reproducible --output-format JSON --output-file $@ -
+
+.venv-sbom/.made: requirements/sbom.txt
+	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-sbom
+	VIRTUAL_ENV=.venv-sbom .venv/bin/uv pip sync --quiet --require-hashes $<
+	touch $@
 
 ##@ Change it
 
@@ -267,6 +300,7 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 	$(COMPILE) --extra vllm-gpu $(COMMON) \
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-gpu.txt
 	$(COMPILE) requirements/bench-peers.in -o requirements/bench-peers.txt
+	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 
 # Apart: its package is built to be read.
 .PHONY: lock-upstreams
@@ -286,7 +320,7 @@ clean:  ## Remove what tools leave behind; environments, models and data stay
 distclean: clean  ## Remove everything that set-up made, chats included: a fresh clone again
 	@if [ -x $(PY) ] && $(STACK) status >/dev/null 2>&1; then \
 		echo 'A stack is running: end it first.'; exit 1; fi
-	rm -rf .venv .venv-inference .venv-cache-peers .venv-peers .parley
+	rm -rf .venv .venv-inference .venv-cache-peers .venv-peers .venv-sbom .parley
 
 # The development environment; a moment when it is current.
 .PHONY: .dev

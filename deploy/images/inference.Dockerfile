@@ -1,6 +1,6 @@
-# The image of an engine. VARIANT=cpu or gpu: vLLM for it; VARIANT=base: without an engine in
-# simulator, for load and fault tests.
-#   docker build -f deploy/images/inference.Dockerfile --build-arg VARIANT=gpu -t parley-inference .
+# The image of an engine. VARIANT=cpu or gpu: with vLLM for it; VARIANT=base: without, for an
+# OpenAI-compatible upstream, and for the simulator of load and fault tests. `make images`, or
+#   docker build -f deploy/images/inference.Dockerfile --build-arg VARIANT=gpu -t parley-inference-gpu .
 ARG BASE=docker.io/library/python:3.11-slim
 
 FROM ${BASE} AS build
@@ -23,16 +23,22 @@ RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index -w wheels
 
 FROM ${BASE}
 ARG VARIANT=gpu
-ARG VERSION=0.1.0
+# On a GPU kernels are compiled where they run (Triton), which takes a C compiler.
+RUN if [ "${VARIANT}" = gpu ]; then \
+      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
+RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* \
+ && mkdir -p /var/lib/parley && chown 65532:65532 /var/lib/parley
+# The engine keeps compiled code and downloaded weights under HOME: a volume, in the chart.
+ENV PATH=/opt/parley/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/var/lib/parley
+COPY --from=build /opt/parley /opt/parley
+USER 65532:65532
+WORKDIR /tmp
+ENTRYPOINT ["python", "-m", "parley_inference"]
+# Last, so that another revision of the same content shares every layer.
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="parley-inference-${VARIANT}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The engine keeps compiled code and downloaded weights under HOME: a volume, in the chart.
-ENV PATH=/opt/parley/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/var/lib/parley
-COPY --from=build /opt/parley /opt/parley
-RUN mkdir -p /var/lib/parley && chown 65532:65532 /var/lib/parley
-USER 65532:65532
-WORKDIR /tmp
-ENTRYPOINT ["python", "-m", "parley_inference"]
