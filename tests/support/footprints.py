@@ -22,9 +22,11 @@ TASKS = "parley_asyncio_tasks{"
 # gRPC's server keeps tasks that wait for the next call of a method, one or two of each: its
 # own affair. A call that is served shows as tasks of other kinds.
 WAITING_FOR_CALLS = 'kind="AioServer.'
-# A periodic job that is at work: a process may do each of its jobs at any time, once at a time.
-JOB = 'kind="run_coroutine_job"'
-JOBS = 6
+# What is at work now and then, and how often at once: each periodic job of a process; a probe
+# of each replica that it calls, which has a deadline.
+JOB, JOBS = 'kind="run_coroutine_job"', 6
+PROBE, PROBES = 'kind="UnaryUnaryCall._invoke"', 3
+PERIODIC = {JOB: JOBS, PROBE: PROBES}
 # A port of this name is not counted: whoever looks has connections to it himself.
 UNCOUNTED = ""
 # Connections more than before that are no leak: a pool may have grown; to a peer a channel
@@ -100,7 +102,7 @@ def leaks(before: Footprints, now: Footprints) -> Leaks:
             if count > had.files.get(kind, 0) + _slack(kind):
                 found[name, kind] = f"{name}: {had.files.get(kind, 0)} open: {kind}; now {count}"
         for kind, count in held.tasks.items():
-            most = JOBS if JOB in kind else had.tasks.get(kind, 0)
+            most = max(had.tasks.get(kind, 0), PERIODIC.get(kind.removeprefix(TASKS)[:-1], 0))
             if count > most:
                 found[name, kind] = f"{name}: {most} of {kind}, now {count}"
     return found

@@ -21,8 +21,11 @@ from support.footprints import (
     JOB,
     JOBS,
     POOL_SLACK,
+    PROBE,
+    PROBES,
     Footprints,
     footprint,
+    leaks,
     nothing_left,
 )
 from support.poll import NeverHappenedError, until
@@ -254,6 +257,16 @@ async def test_the_connections_of_whoever_looks_are_not_counted(peer: int) -> No
     writer.close()
     await writer.wait_closed()
     await nothing_left(before, look({peer: ""}))
+
+
+async def test_a_probe_of_each_replica_may_be_under_way_and_no_more() -> None:
+    def held(probes: float) -> Footprints:
+        samples = {f"parley_asyncio_tasks{{{PROBE}}}": probes}
+        return {SELF: footprint(os.getpid(), samples, {})}
+
+    before = held(0)
+    assert not leaks(before, held(PROBES))
+    assert PROBE in str(leaks(before, held(PROBES + 1)))
 
 
 async def test_a_process_that_was_started_since_is_not_held_against_the_old_one() -> None:
