@@ -121,12 +121,15 @@ endef
 test-chart: .dev  ## Lint and render the chart with Helm (HELM=, on the PATH, or built with Go)
 	@$(find_helm) $(PYTEST) tests/chart $(ARGS)
 
-# KUBE_BIN= as for test-discovery; PROMTOOL= where it is not on the PATH.
+# KUBE_BIN= as for test-discovery; HELM= and PROMTOOL= where they are not on the PATH.
+KUBE_SCORE_VERSION := v1.20.0
 .PHONY: scan-chart
-scan-chart: .dev crds  ## Have a real API server and promtool judge what the chart makes
-	HELM="$${HELM:-$$(command -v helm || echo $(CURDIR)/.parley/tools/helm)}" \
-		PARLEY_CRDS=$(CURDIR)/.parley/crds PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" \
-		$(PYTEST) tests/scan $(ARGS)
+scan-chart: .dev crds  ## Have a real API server, kube-score and promtool judge what the chart makes
+	@command -v kube-score $(CURDIR)/.parley/tools/kube-score >/dev/null || \
+		GOBIN=$(CURDIR)/.parley/tools go install \
+			github.com/zegl/kube-score/cmd/kube-score@$(KUBE_SCORE_VERSION)
+	PATH="$(CURDIR)/.parley/tools:$$PATH" PARLEY_CRDS=$(CURDIR)/.parley/crds \
+		PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" $(PYTEST) tests/scan $(ARGS)
 
 .PHONY: crds
 crds:  ## Fetch the CRDs that the chart makes objects for, with Go, at pinned versions

@@ -1,4 +1,4 @@
-"""The tools that judge what the chart makes: HELM, PROMTOOL, or on the PATH."""
+"""The tools that judge what the chart makes: HELM, PROMTOOL, KUBE_SCORE, or on the PATH."""
 
 import os
 import shutil
@@ -9,9 +9,10 @@ from support.helm import Document, Render, render
 
 
 def _tool(name: str) -> str:
-    found = os.environ.get(name.upper()) or shutil.which(name)
+    variable = name.upper().replace("-", "_")
+    found = os.environ.get(variable) or shutil.which(name)
     if not found:
-        raise pytest.UsageError(f"no {name} on the PATH, and {name.upper()} does not name one")
+        raise pytest.UsageError(f"no {name} on the PATH, and {variable} does not name one")
     return found
 
 
@@ -23,6 +24,11 @@ def _helm() -> str:
 @pytest.fixture(name="promtool", scope="session")
 def _promtool() -> str:
     return _tool("promtool")
+
+
+@pytest.fixture(name="kube_score", scope="session")
+def _kube_score() -> str:
+    return _tool("kube-score")
 
 
 @pytest.fixture(name="render", scope="session")
