@@ -77,6 +77,9 @@ class Killed(Exception):
 class ManualClock:
     """Both clocks, moved by hand."""
 
+    # By how much the wall clock was set.
+    leapt = 0.0
+
     def __init__(self) -> None:
         self.seconds = 0.0
 
@@ -84,13 +87,17 @@ class ManualClock:
         """Let time pass."""
         self.seconds += seconds
 
+    def leap(self, seconds: float) -> None:
+        """Set the wall clock, as who corrects it does; no time passes."""
+        self.leapt += seconds
+
     def monotonic(self) -> float:
         """Return the monotonic clock."""
         return self.seconds
 
     def now(self) -> datetime:
         """Return the wall clock."""
-        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.seconds + self.leapt)
 
     def clock(self) -> Clock:
         """Return it as the service takes it."""
@@ -163,7 +170,8 @@ class FakeFleet:
         self.counted: list[int] = []
         self.full = False
         self.slots = 1000
-        self.pause = False
+        # Between two pieces others have their turn, as with an engine elsewhere.
+        self.pause = True
 
     async def models(self) -> Sequence[Model]:
         return list(self.served.values())

@@ -1,6 +1,7 @@
 """What callers see when the engine fails, and that the answer goes on elsewhere."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import grpc
@@ -72,6 +73,28 @@ async def test_a_hanging_request_ends_at_its_deadline_and_others_go_on() -> None
         assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert len(answer.token_ids) <= 5
         assert (await client.generate(generate_request("next"))).finished is not None
+        await client.idle()
+
+
+@pytest.mark.parametrize("leap", [3600.0, -3600.0], ids=["forward", "back"])
+async def test_a_wall_clock_that_is_set_ends_no_answer_and_puts_no_deadline_off(
+    leap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"sim_faults": True, "sim_itl": 0.01, "sim_answer_tokens": 0}
+    async with sim_replica(**settings) as (_, client):
+        answer, hanging = Answer(), Answer()
+        going_on = asyncio.create_task(client.generate(generate_request("go on"), answer))
+        ending = asyncio.create_task(
+            client.generate(generate_request("[[sim:hang after=2]]"), hanging, timeout=1.0)
+        )
+        await until(lambda: answer.chunks and hanging.chunks)
+        really = time.time
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: really() + leap)
+            assert (await going_on).finished is not None
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await ending
+        assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await client.idle()
 
 

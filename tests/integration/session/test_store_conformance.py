@@ -353,6 +353,15 @@ async def test_busy_chats_are_found_by_their_first_turn(store: Store) -> None:
     assert await store.list_busy_chats(after(1), 10) == []
 
 
+async def test_a_chat_that_is_busy_since_a_time_to_come_is_found(store: Store) -> None:
+    chats = [make_chat(pending=(make_turn(accepted_at=after(n)),)) for n in (1, 5, 7, 3600)]
+    for chat in chats:
+        await store.insert_chat(chat)
+    past, _, _, to_come = chats
+    found = await store.list_busy_chats(after(5), 10, after(7))
+    assert [chat.id for chat in found] == [past.id, to_come.id]
+
+
 async def test_a_chat_is_busy_since_the_turn_that_is_now_the_first(store: Store) -> None:
     first, second = (make_turn(n, accepted_at=after(n)) for n in (0, 2))
     chat = make_chat(pending=(first, second), next_seq=4)

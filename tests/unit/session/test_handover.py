@@ -23,8 +23,8 @@ def id_of(replica: Replica) -> str:
 async def _half_made(world: World, replica: Replica) -> Completion:
     asked = asking("One")
     world.fleet.hold_at = 3
-    await replica.start(asked)
-    await until(lambda: world.fleet.drawing)
+    accepted = await replica.start(asked)
+    await until(lambda: accepted.live.text == "".join(world.fleet.answer[:3]))
     return asked
 
 

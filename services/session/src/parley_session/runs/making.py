@@ -92,7 +92,7 @@ class Maker:
         """
         hold = Hold(self._store, self._log, run, self.holder, self._lease)
         writer = Writer(store=self._store, log=self._log, hold=hold, live=live, clock=self._clock)
-        work = Work(hold, live, signal, writer, None)
+        work = Work(hold, live, signal, writer, self._loop_time_of_deadline(run))
         if known is not None:
             work.prompt, work.chat = known.prompt, known.chat
         try:
@@ -118,7 +118,7 @@ class Maker:
 
     async def _make(self, work: Work, *, held: bool) -> Ended | Gone:
         """Take the steps. Raises TimeoutError when the store was away for too long."""
-        deadline = self._loop_time_of_deadline(work.run)
+        deadline = work.deadline
         # Also a run that is met long after its deadline is held, and ends.
         if not held:
             async with asyncio.timeout_at(self._end_of_patience(deadline)):
@@ -127,7 +127,7 @@ class Maker:
         held_at = self._clock.monotonic()
         with observing.running(work.run):
             async with work.hold.beating(work.signal):
-                made = await self._answer(work, deadline)
+                made = await self._answer(work)
                 async with asyncio.timeout_at(self._end_of_patience(deadline)):
                     run = await self._commit(work, made)
             self._pace.took(self._clock.monotonic() - held_at)
@@ -153,12 +153,12 @@ class Maker:
 
     # the outcome ------------------------------------------------------------
 
-    async def _answer(self, work: Work, deadline: float) -> Outcome:
+    async def _answer(self, work: Work) -> Outcome:
         """Produce the text until it ends, for whatever reason: that becomes the outcome."""
         try:
             if work.run.started_at is not None:
                 # What was seen of it is kept, also if it is to stop at once.
-                async with work.signal.until(self._end_of_patience(deadline)):
+                async with work.signal.until(self._end_of_patience(work.deadline)):
                     await work.writer.resume()
             if work.run.faults >= MAX_FAULTS:
                 return self._failed(
@@ -166,7 +166,7 @@ class Maker:
                 )
             if work.run.cancel_requested:
                 work.signal.stop(Stop.CANCELLED)
-            async with work.signal.until(deadline):
+            async with work.signal.until(work.deadline):
                 await self._producer.produce(work)
         except Interrupted as stopped:
             return await self._interrupted(work, stopped.reason)

@@ -65,8 +65,11 @@ class Sweeper:
             raise
 
     async def _sweep_busy_chats(self) -> None:
-        before = self._clock.now() - timedelta(seconds=self._lease / 2)
-        chats = list(await self._store.list_busy_chats(before, MAX_CANDIDATES))
+        # The wall clock only spares looking at what has just begun: what counts is confirmed
+        # by the monotonic one.
+        now = self._clock.now()
+        before = now - timedelta(seconds=self._lease / 2)
+        chats = list(await self._store.list_busy_chats(before, MAX_CANDIDATES, now))
         # Others sweep too: in another order, they meet less of what we do.
         random.shuffle(chats)
         for chat in chats:

@@ -30,8 +30,11 @@ class Work:
     live: LiveRun
     signal: StopSignal
     writer: Writer
+    # When the run is to end, in the loop's time: reckoned once, so that a wall clock that
+    # leaps meanwhile ends no answer.
+    deadline: float
     # What acceptance has built, or the step that fixes it.
-    prompt: Prompt | None
+    prompt: Prompt | None = None
     # As acceptance has left it, where it was here.
     chat: Chat | None = None
     decision: Decision | None = None

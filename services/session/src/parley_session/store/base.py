@@ -312,9 +312,12 @@ class Store(Protocol):
 
     # sweeping ---------------------------------------------------------------
 
-    async def list_busy_chats(self, before: datetime, limit: int) -> Sequence[Chat]:
+    async def list_busy_chats(
+        self, before: datetime, limit: int, now: datetime | None = None
+    ) -> Sequence[Chat]:
         """Read chats whose first pending turn was accepted before `before`, oldest first.
 
+        Also those whose turn was accepted after `now`, by a clock that has been set since.
         Deleted chats are left out: `list_tombstones` has them.
         """
 

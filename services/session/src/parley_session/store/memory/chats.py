@@ -145,16 +145,20 @@ class MemoryChats(Part):
         if chat is not None and chat.deleted_at is not None:
             self._keep(stripped(chat))
 
-    async def list_busy_chats(self, before: datetime, limit: int) -> Sequence[Chat]:
+    async def list_busy_chats(
+        self, before: datetime, limit: int, now: datetime | None = None
+    ) -> Sequence[Chat]:
         """See `Store.list_busy_chats`."""
         self._reach()
+
+        def listed(since: datetime) -> bool:
+            return since < stored_time(before) or (now is not None and since > stored_time(now))
+
         return _earliest(
             (
                 (chat.pending[0].accepted_at, chat)
                 for chat in self._chats.values()
-                if chat.pending
-                and chat.deleted_at is None
-                and chat.pending[0].accepted_at < stored_time(before)
+                if chat.pending and chat.deleted_at is None and listed(chat.pending[0].accepted_at)
             ),
             limit,
         )

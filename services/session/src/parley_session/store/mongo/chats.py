@@ -180,10 +180,14 @@ class MongoChats(Collections):
         await self._change_chat(chat_id, documents.CHAT_FIELDS, change)
 
     @operation
-    async def list_busy_chats(self, before: datetime, limit: int) -> Sequence[Chat]:
+    async def list_busy_chats(
+        self, before: datetime, limit: int, now: datetime | None = None
+    ) -> Sequence[Chat]:
         """See `Store.list_busy_chats`."""
-        earlier = {"$lt": stored_time(before)}
-        return await self._earliest({"busySince": earlier, "deletedAt": None}, "busySince", limit)
+        since: list[Document] = [{"busySince": {"$lt": stored_time(before)}}]
+        if now is not None:
+            since.append({"busySince": {"$gt": stored_time(now)}})
+        return await self._earliest({"$or": since, "deletedAt": None}, "busySince", limit)
 
     @operation
     async def list_expired_chats(self, at: datetime, limit: int) -> Sequence[Chat]:
