@@ -133,23 +133,6 @@ async def test_a_defect_ends_the_run_as_internal(world: World, caplog) -> None:
     assert "an answer failed unexpectedly" in caplog.text
 
 
-async def test_an_engine_whose_text_does_not_follow_is_a_defect(world: World) -> None:
-    replica = world.replica()
-    original = world.fleet.draw
-
-    async def skipping(draw):
-        async for event in original(draw):
-            if event.WhichOneof("event") == "chunk" and event.chunk.offset == 3:
-                continue
-            yield event
-
-    world.fleet.draw = skipping  # type: ignore[method-assign]
-    _, ended = await replica.complete(asking())
-    assert ended.run.error is not None
-    assert ended.run.error.code == "internal"
-    assert ended.run.content == "Hel"
-
-
 # takeover ---------------------------------------------------------------------
 
 

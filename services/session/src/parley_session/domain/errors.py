@@ -147,13 +147,6 @@ def engine_lost(detail: str) -> ServiceError:
     return ServiceError(grpc.StatusCode.ABORTED, "engine_lost", detail)
 
 
-def out_of_step() -> ServiceError:
-    """An engine's text does not go on where the answer stands: a defect."""
-    return ServiceError(
-        grpc.StatusCode.INTERNAL, "internal", "an engine's text does not follow the answer so far"
-    )
-
-
 def bad_event_id() -> ServiceError:
     """A reader's position is inside a character, or beyond the end."""
     return ServiceError(

@@ -56,6 +56,8 @@ class Draw:
     deadline: float
     # Requests of one affinity prefer one engine, whose prefix cache is warm.
     affinity: str
+    # Bytes of the answer that exist already, those of `generated_token_ids`.
+    offset: int = 0
     # Called when the request was sent to an engine, each time.
     placed: Callable[[], None] = _nobody_asks
 

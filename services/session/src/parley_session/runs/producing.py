@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,11 +12,11 @@ from parley_session.answers.deciding import Answers
 from parley_session.clock import Clock
 from parley_session.context.builder import ContextBuilder
 from parley_session.context.prompt import Prompt
-from parley_session.domain import errors
 from parley_session.domain.model import FinishReason, Principal, Run, Usage, message_id
 from parley_session.fleet.base import Draw, Fleet
 from parley_session.runs import observing
 from parley_session.runs.errors import Deleted, LogLost
+from parley_session.runs.gathering import gathered
 from parley_session.runs.requests import generate_request
 from parley_session.runs.work import Work
 from parley_session.store.base import Store
@@ -102,34 +101,42 @@ class Producer:
 
     async def _draw(self, work: Work, prompt: Prompt) -> None:
         run = work.run
-        left = (run.deadline - self._clock.now()).total_seconds()
         draw = Draw(
             request=generate_request(run, prompt, work.writer.token_ids),
             request_id=f"{run.id}:{run.attempt}",
-            deadline=asyncio.get_running_loop().time() + left,
+            deadline=work.deadline,
             affinity=run.chat,
+            offset=work.live.length,
             placed=partial(setattr, work.live, "drawn", True),
         )
         spans = observing.Drawing()
-        events = self._fleet.draw(draw)
         try:
-            async for event in events:
-                kind = event.WhichOneof("event")
-                if kind == "chunk":
-                    if event.chunk.offset != work.live.length:
-                        raise errors.out_of_step()
-                    await self._write(work, event.chunk.text, event.chunk.token_ids)
-                elif kind == "started":
-                    spans.started(event.started)
-                    work.usage = _usage(event.started, 0)
-                elif kind == "finished":
-                    work.usage = _usage(event.finished, event.finished.completion_tokens)
-                    reason = _FINISH_REASONS.get(event.finished.finish_reason, FinishReason.STOP)
-                    await self._write(work, "", (), reason)
+            async with gathered(self._fleet.draw(draw)) as events:
+                while some := await events.take():
+                    await self._write_some(work, some, spans)
         finally:
             spans.ended(len(work.writer.token_ids))
-            # At once, not when it is collected: the engine stops with the call.
-            await events.aclose()
+
+    async def _write_some(
+        self, work: Work, some: Sequence[pb.GenerateResponse], spans: observing.Drawing
+    ) -> None:
+        """Write the text of some events as one piece."""
+        texts: list[str] = []
+        token_ids: list[int] = []
+        reason: FinishReason | None = None
+        for event in some:
+            kind = event.WhichOneof("event")
+            if kind == "chunk":
+                texts.append(event.chunk.text)
+                token_ids.extend(event.chunk.token_ids)
+            elif kind == "started":
+                spans.started(event.started)
+                work.usage = _usage(event.started, 0)
+            elif kind == "finished":
+                work.usage = _usage(event.finished, event.finished.completion_tokens)
+                reason = _FINISH_REASONS.get(event.finished.finish_reason, FinishReason.STOP)
+        if token_ids or texts or reason is not None:
+            await self._write(work, "".join(texts), token_ids, reason)
 
     async def _write(
         self,
