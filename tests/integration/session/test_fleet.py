@@ -1,10 +1,7 @@
 """The fleet over real engines that fail, freeze, fall silent, and come back."""
 
 import asyncio
-import contextlib
 import os
-from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -12,65 +9,15 @@ import pytest
 from parley.inference.v1 import inference_pb2 as pb
 
 from parley_kit.errors import ServiceError
-from parley_kit.replicas import StaticResolver
-from parley_session.fleet.base import Draw
 from parley_session.fleet.choosing import Strategy
-from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
+from parley_session.fleet.grpc_fleet import GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
-from support.inference import generate_request, sim_replica
+from support.fleets import address, choices, draw, engines, fleet_of
 from support.poll import until
 from support.resolvers import ListedResolver
 from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration
-
-
-@contextlib.asynccontextmanager
-async def fleet_of(*addresses: str, **options: Any) -> AsyncIterator[GrpcFleet]:
-    fleet = GrpcFleet(StaticResolver(addresses), FleetOptions(**options))
-    await fleet.start()
-    try:
-        await until(lambda: len(fleet._able("sim")) == len(addresses), what="all engines")
-        yield fleet
-    finally:
-        await fleet.stop()
-
-
-@contextlib.asynccontextmanager
-async def engines(count: int, **settings: Any) -> AsyncIterator[list[Any]]:
-    async with contextlib.AsyncExitStack() as stack:
-        started = [await stack.enter_async_context(sim_replica(**settings)) for _ in range(count)]
-        yield [replica for replica, _ in started]
-
-
-def address(replica: Any) -> str:
-    return f"127.0.0.1:{replica.port}"
-
-
-async def draw(fleet: GrpcFleet, text: str = "hello", chat: str = "chat") -> str:
-    """Draw one answer to its end; its text."""
-    deadline = asyncio.get_running_loop().time() + 20
-    request = generate_request(text)
-    pieces = [
-        event.chunk.text
-        async for event in fleet.draw(Draw(request, os.urandom(4).hex(), deadline, chat))
-    ]
-    return "".join(pieces)
-
-
-def choices(fleet: GrpcFleet) -> Counter[str]:
-    """What the engines of the fleet were chosen for, from now on."""
-    counted: Counter[str] = Counter()
-    choose = fleet._chooser.choose
-
-    def counting(key: str, candidates: Any) -> Any:
-        choice = choose(key, candidates)
-        if choice is not None:
-            counted[choice.address] += 1
-        return choice
-
-    fleet._chooser.choose = counting  # type: ignore[method-assign]
-    return counted
 
 
 async def test_a_chat_stays_with_one_engine_and_round_robin_spreads_it() -> None:

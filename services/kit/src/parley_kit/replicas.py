@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T", default=None)
 
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+
 # Seconds for the first answer to a health watch, and between two tries.
 _HEALTH_TIMEOUT = 2.0
 _HEALTH_RETRY = 0.25
@@ -240,7 +242,8 @@ class ReplicaSet(Generic[T]):
                 async with asyncio.timeout(_HEALTH_TIMEOUT):
                     response = await call.read()
                 while response is not grpc.aio.EOF:
-                    serving = response.status == health_pb2.HealthCheckResponse.SERVING
+                    # None stands for what is no message: whoever sends it cannot serve.
+                    serving = response is not None and response.status == _SERVING
                     self._set_serving(replica, serving)
                     response = await call.read()
             except TimeoutError:
@@ -267,7 +270,7 @@ class ReplicaSet(Generic[T]):
             # With TLS, one that cannot be reached is asked as well: to hear why, once.
             if connected or (self._security is not None and not explained):
                 try:
-                    await stub.Check(request, timeout=_PROBE_TIMEOUT)
+                    missed = await stub.Check(request, timeout=_PROBE_TIMEOUT) is None
                 except grpc.aio.AioRpcError as error:
                     # Any other status is an answer, or the connection went.
                     missed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

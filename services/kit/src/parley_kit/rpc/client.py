@@ -2,6 +2,8 @@
 
 A call's method is a bound stub attribute (``stub.Generate``). Every failure is a
 ``ServiceError``; ``CancelledError`` passes as it is, and the call is cancelled.
+Bytes that are no message of the method are one too: ``unavailable``, for a peer
+that sends such cannot serve.
 """
 
 import asyncio
@@ -66,11 +68,17 @@ async def call_unary(
     end = metrics.begin_call(metrics.RPC_CLIENT_SECONDS, metrics.RPC_CLIENT_IN_FLIGHT, name)
     status, code = "OK", ""
     try:
-        return await method(request, timeout=timeout, metadata=tracing.inject(span, metadata))
+        response = await method(request, timeout=timeout, metadata=tracing.inject(span, metadata))
+        if response is None:
+            raise _unreadable(name)
+        return response
     except grpc.aio.AioRpcError as error:
         failure = from_rpc_error(error)
         status, code = failure.status.name, failure.code
         raise failure from error
+    except ServiceError as error:
+        status, code = error.status.name, error.code
+        raise
     except asyncio.CancelledError:
         status = "CANCELLED"
         raise
@@ -90,10 +98,11 @@ class Stream(Generic[Response]):
     end with the call, whether or not it was read to its end.
     """
 
-    __slots__ = ("_call", "_messages")
+    __slots__ = ("_call", "_messages", "_name")
 
-    def __init__(self, call: grpc.aio.UnaryStreamCall[Any, Response]) -> None:
+    def __init__(self, call: grpc.aio.UnaryStreamCall[Any, Response], name: str) -> None:
         self._call = call
+        self._name = name
         self._messages = self._read()
 
     def __aiter__(self) -> AsyncIterator[Response]:
@@ -108,6 +117,8 @@ class Stream(Generic[Response]):
         # reaching into grpc; a message costs 25 µs in all.
         try:
             async for message in self._call:
+                if message is None:
+                    raise _unreadable(self._name)
                 yield message
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
@@ -159,7 +170,13 @@ def open_stream(
         tracing.end_span(span, SpanKind.CLIENT, status)
 
     call.add_done_callback(ended)
-    return Stream(call)
+    return Stream(call, name)
+
+
+def _unreadable(name: str) -> ServiceError:
+    """grpc logs a message that it cannot parse, and gives None in its stead."""
+    detail = f"{name} was answered by something that is no message of it"
+    return ServiceError(grpc.StatusCode.UNAVAILABLE, "unavailable", detail)
 
 
 def _final_status(call: grpc.aio.Call) -> str:

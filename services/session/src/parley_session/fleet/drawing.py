@@ -28,8 +28,8 @@ MAX_REFUSALS = 8
 NOT_TAKEN = frozenset(
     {"engine_unavailable", "unavailable", "overloaded", "cancelled", "model_revision_mismatch"}
 )
-# The engine, or the way to it, was lost in mid-answer.
-_LOST = frozenset({"engine_lost", "unavailable", "engine_unavailable", "cancelled"})
+# The engine, or the way to it, was lost in mid-answer, or does not make sense.
+_LOST = frozenset({"engine_lost", "unavailable", "engine_unavailable", "cancelled", "internal"})
 
 
 class Drawing:
@@ -48,6 +48,8 @@ class Drawing:
         self._told_start = False
         # What exists already was found continuable by whoever goes on with it.
         self._continuation = pb.CONTINUATION_SAMPLED
+        # Bytes of the answer so far.
+        self._length = draw.offset
         self._losses = 0
         self._refusals = 0
 
@@ -76,10 +78,20 @@ class Drawing:
         return True
 
     def take(self, event: pb.GenerateResponse) -> bool:
-        """Take note of an event; whether it is news to the reader."""
+        """Take note of an event; whether it is news to the reader.
+
+        Raises `engine_lost` for one that does not follow what was drawn so far.
+        """
         kind = event.WhichOneof("event")
+        if self.finished:
+            raise errors.engine_lost("an engine went on after the end of an answer")
         if kind == "chunk":
-            self.request.generated_token_ids.extend(event.chunk.token_ids)
+            chunk = event.chunk
+            if chunk.offset != self._length:
+                raise errors.engine_lost("an engine's text does not follow the answer so far")
+            text = chunk.text
+            self._length += len(text) if text.isascii() else len(text.encode())
+            self.request.generated_token_ids.extend(chunk.token_ids)
             return True
         if kind == "started":
             self._continuation = event.started.continuation

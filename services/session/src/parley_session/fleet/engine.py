@@ -60,7 +60,9 @@ class Engine:
     @property
     def kv_used_share(self) -> float:
         """Share of its KV cache in use, as last reported."""
-        return 1.0 - self.report.kv_free_ratio if self.report else 0.0
+        used = 1.0 - self.report.kv_free_ratio if self.report else 0.0
+        # Also where no number was reported.
+        return min(1.0, used) if used > 0 else 0.0
 
     @property
     def _fresh(self) -> pb.LoadReport | None:

@@ -183,11 +183,13 @@ class GrpcFleet:
             replica = min(able, key=lambda r: r.attachment.load(r.inflight))
             tried.add(replica.address)
             try:
-                return await call_unary(
+                counts = await call_unary(
                     replica.attachment.stub.CountTokens,
                     request,
                     timeout=left if last else min(left, COUNT_TRY_SECONDS),
                 )
+                if len(counts.tokens) == len(request.messages):
+                    return counts
             except ServiceError as error:
                 if error.code not in NOT_TAKEN and error.code != "timed_out":
                     raise
@@ -219,6 +221,9 @@ class GrpcFleet:
                 raise errors.engine_lost("an engine ended an answer without a finish")
             except ServiceError as error:
                 self._note_failed(replica, error)
+                if drawing.finished:
+                    # All of it is there, whatever came after it.
+                    return
                 # Raises what cannot be mended elsewhere.
                 drawing.failed(error, replica.address)
             finally:
