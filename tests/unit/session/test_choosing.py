@@ -116,12 +116,27 @@ def test_round_robin_takes_each_in_turn_in_proportion_to_its_batch() -> None:
     assert taken == {"a": 100, "b": 200, "c": 100}
 
 
-def test_least_loaded_takes_the_emptiest_batch_and_breaks_ties_by_chance() -> None:
+def test_least_loaded_takes_the_emptier_batch_of_two_and_breaks_ties_by_chance() -> None:
     chooser = Chooser(Strategy.LEAST_LOADED, rng=random.Random(1))
     engines = [Candidate("a", 4, 8), Candidate("b", 6, 16), Candidate("c", 7, 8)]
-    assert chooser.choose("chat", engines).address == "b"
+    taken = Counter(chooser.choose("chat", engines).address for _ in range(300))
+    assert taken["b"] > taken["a"] > taken["c"] == 0
+    assert chooser.choose("chat", engines[1:]).address == "b"
     taken = Counter(chooser.choose("chat", idle(3)).address for _ in range(300))
     assert min(taken.values()) > 60
+
+
+def test_least_loaded_queues_nowhere_while_a_batch_has_room() -> None:
+    chooser = Chooser(Strategy.LEAST_LOADED)
+    engines = with_load(idle(20), {"e7": 7}, rest=8)
+    assert {chooser.choose("chat", engines).address for _ in range(50)} == {"e7"}
+
+
+def test_an_engine_that_was_empty_a_moment_ago_is_not_run_down() -> None:
+    chooser = Chooser(Strategy.LEAST_LOADED, rng=random.Random(1))
+    engines = with_load(idle(50), {"e7": 0}, rest=4)
+    taken = Counter(chooser.choose("chat", engines).address for _ in range(100))
+    assert 0 < taken["e7"] <= 10
 
 
 # slow start -----------------------------------------------------------------------

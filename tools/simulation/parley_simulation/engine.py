@@ -79,7 +79,8 @@ class VirtualEngine:
     ) -> None:
         self.address = address
         self.model = model
-        self.incarnation = 0
+        # Changes when it dies.
+        self.incarnation = "0"
         self.since = events.now
         self.frozen = False
         self.refusing = False
@@ -149,7 +150,7 @@ class VirtualEngine:
             request.drawn = max(request.drawn, min(request.answer_tokens - left, 1e9))
             lost.append(request)
         self._reset()
-        self.incarnation += 1
+        self.incarnation = str(int(self.incarnation) + 1)
         return lost
 
     def thaw(self) -> None:

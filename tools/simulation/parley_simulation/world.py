@@ -52,6 +52,28 @@ class _Session:
         self.chooser = Chooser(options.strategy, rng=rng)
         self.outliers = Outliers()
         self.inflight: Counter[str] = Counter()
+        self._capacity = options.model.batch
+        self._slow_start = options.slow_start_seconds
+        # As they were last seen: most have not changed since.
+        self._candidates: dict[str, Candidate] = {}
+
+    def candidate(self, engine: VirtualEngine, now: float) -> Candidate:
+        """Return an engine as this replica knows it."""
+        address, load = engine.address, engine.reported()
+        own = self.inflight.get(address, 0)
+        load = max(load, own)
+        known = self._candidates.get(address)
+        if (
+            known is not None
+            and known.load == load
+            and known.weight == 1.0
+            and known.incarnation == engine.incarnation
+        ):
+            return known
+        weight = ramp(now - engine.since, self._slow_start)
+        known = Candidate(address, load, self._capacity, weight, engine.incarnation)
+        self._candidates[address] = known
+        return known
 
 
 class World:
@@ -206,13 +228,7 @@ class World:
         serving = {e.address: e for e in self.ready()}
         able = session.outliers.able(list(serving), now)
         candidates = [
-            Candidate(
-                address,
-                max(serving[address].reported(), session.inflight[address]),
-                self.options.model.batch,
-                ramp(now - serving[address].since, self.options.slow_start_seconds),
-                str(serving[address].incarnation),
-            )
+            session.candidate(serving[address], now)
             for address in able
             if address not in request.tried
         ]
@@ -235,7 +251,7 @@ class World:
     def _has_started(self, request: Request) -> None:
         session, address = self._owner[request]
         engine = self.engines[address]
-        session.chooser.drawn(request.chat, address, str(engine.incarnation))
+        session.chooser.drawn(request.chat, address, engine.incarnation)
         session.outliers.succeeded(address)
 
     def _ended(self, request: Request) -> None:

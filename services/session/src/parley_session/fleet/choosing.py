@@ -7,7 +7,9 @@ Three strategies, switchable by a setting:
   moves only its own chats and all session replicas agree); each only within its bound.
   Bounded loads: Mirrokni, Thorup, Zadimoghaddam 2017, the ring exchanged for highest random
   weight, and with a floor, below which a batch is so empty that evenness buys nothing.
-- `least_loaded`: the engine with the least requests for what it batches.
+- `least_loaded`: of two engines drawn by chance the one with less requests for what it
+  batches. Loads are known as they were a moment ago, so whoever looks at all of them goes
+  where all others go (Mitzenmacher 2000, "How Useful Is Old Information?").
 - `round_robin`: one after the other, in proportion to what they batch.
 
 A choice costs one pass over the candidates, 0.4 µs each at the most.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -138,10 +140,13 @@ class Chooser:
             self._warm.popitem(last=False)
 
     def _by_affinity(self, key: str, candidates: Sequence[Candidate]) -> Choice:
-        total_load = sum(c.load for c in candidates) + 1
-        total_worth = sum(c.worth for c in candidates)
-        # While some batch has room, none is queued for.
-        some_room = any(c.load < c.worth for c in candidates)
+        total_load, total_worth, some_room = 1, 0.0, False
+        for candidate in candidates:
+            worth = candidate.worth
+            total_load += candidate.load
+            total_worth += worth
+            # While some batch has room, none is queued for.
+            some_room = some_room or candidate.load < worth
 
         def takes(candidate: Candidate) -> bool:
             if some_room and candidate.load >= candidate.worth:
@@ -167,11 +172,11 @@ class Chooser:
             overflow = self._least_loaded(candidates)
         return Choice(overflow, Why.OVERFLOW)
 
-    def _least_loaded(self, candidates: Iterable[Candidate]) -> str:
-        # Ties are broken by chance: replicas of session that see the same reports would
-        # else all go to the same engine.
-        least = min(candidates, key=lambda c: ((c.load + 1) / c.worth, self._rng.random()))
-        return least.address
+    def _least_loaded(self, candidates: Sequence[Candidate]) -> str:
+        # While some batch has room, none is queued for.
+        able = [c for c in candidates if c.load < c.worth] or candidates
+        drawn = self._rng.sample(able, min(2, len(able)))
+        return min(drawn, key=lambda c: (c.load + 1) / c.worth).address
 
     def _next_in_turn(self, candidates: Sequence[Candidate]) -> str:
         turns = {c.address: self._turns.get(c.address, 0.0) + c.worth for c in candidates}
