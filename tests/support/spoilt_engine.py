@@ -27,7 +27,8 @@ class SpoiltEngine(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
     def __init__(self, target: str, spoil: Spoil) -> None:
         self.spoil = spoil
         self.address = ""
-        self._channel = grpc.aio.insecure_channel(target, options=_UNBOUNDED)
+        # Of bytes both ways, which its types do not know.
+        self._channel: Any = grpc.aio.insecure_channel(target, options=_UNBOUNDED)
         self._server = grpc.aio.server(options=_UNBOUNDED)
         self._server.add_generic_rpc_handlers((self,))
 
