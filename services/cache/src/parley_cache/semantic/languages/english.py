@@ -9,7 +9,7 @@ from parley_cache.semantic.languages.lexicon import (
     read_synonyms,
     words_of,
 )
-from parley_cache.semantic.languages.pack import Pack, asked, patterns, row, table, words
+from parley_cache.semantic.languages.pack import Pack, asked, folds, row, table, words
 
 _COMMON = words(
     "the a an is are was were be do does did of to in on at for with from by and or not what how "
@@ -57,7 +57,7 @@ _CRITICAL = words(
     "borrower sender recipient lawyer judge victim boss manager application thinning apply "
     "international indoor outdoor remove lose cancel stop forget ignore"
 )
-_FOLDS = patterns(read_lines("en_folds.txt"))
+_FOLDS = folds(read_lines("en_folds.txt"))
 _MODALS = table(
     """
     can: can able

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from parley_cache.semantic.languages import stems
 from parley_cache.semantic.languages.lexicon import read_antonyms, read_lines, read_synonyms
-from parley_cache.semantic.languages.pack import Pack, asked, patterns, row, table, words
+from parley_cache.semantic.languages.pack import Pack, asked, folds, row, table, words
 
 _GERMAN = Pack(
     code="de",
@@ -23,7 +23,7 @@ _GERMAN = Pack(
         "so zu viel viele gibt dieses diese dieser diesen möglich mir zurück tun"
     ),
     frame=words("weg art möglichkeit erlaubt verpflichtet thema menschen befehl ist"),
-    folds=patterns(read_lines("de_folds.txt")),
+    folds=folds(read_lines("de_folds.txt")),
     negators=words("nicht kein keine keinen keinem keiner nie niemals ohne nichts niemand weder"),
     modals=table("can: darf dürfen kann können\nmust: muss müssen\nshould: soll sollte sollen"),
     quantifiers=table("all: alle jeder jede jedes immer\nsome: einige manche\nonly: nur"),
@@ -93,7 +93,7 @@ _FRENCH = Pack(
         "entre contre avant après plus moins possible"
     ),
     frame=words("façon manière moyen méthode permet phrase donne nom ville droit activité"),
-    folds=patterns(read_lines("fr_folds.txt")),
+    folds=folds(read_lines("fr_folds.txt")),
     negators=words("pas ne n sans jamais aucun aucune rien personne ni"),
     modals=table(
         "can: peut puis peux pouvoir\nmust: dois doit devoir faut\nshould: devrait devrais"
@@ -150,7 +150,7 @@ _SPANISH = Pack(
         "nunca ni"
     ),
     frame=words("forma manera mejor quiero obligado nombre"),
-    folds=patterns(read_lines("es_folds.txt")),
+    folds=folds(read_lines("es_folds.txt")),
     negators=words("no sin nunca ningún ninguna nada nadie ni tampoco"),
     modals=table("can: puedo puede podría\nmust: debe debo\nshould: debería"),
     quantifiers=table("all: todos todas cada siempre\nsome: algunos algunas\nonly: solo sólo"),
@@ -203,7 +203,7 @@ _ITALIAN = Pack(
         "contro più meno possibile c ha su sul sulla nei nelle negli alla ai alle dal dalla si"
     ),
     frame=words("modo maniera chiama tempo"),
-    folds=patterns(read_lines("it_folds.txt")),
+    folds=folds(read_lines("it_folds.txt")),
     negators=words("non senza mai nessun nessuna niente nulla né"),
     modals=table("can: posso può\nmust: devo deve\nshould: dovrei dovrebbe"),
     quantifiers=table("all: tutti tutte ogni sempre\nsome: alcuni alcune\nonly: solo soltanto"),
@@ -253,7 +253,7 @@ _PORTUGUESE = Pack(
         "possível permitido diz"
     ),
     frame=words("forma maneira melhor nome"),
-    folds=patterns(read_lines("pt_folds.txt")),
+    folds=folds(read_lines("pt_folds.txt")),
     negators=words("não sem nunca nenhum nenhuma nada ninguém nem"),
     modals=table("can: posso pode\nmust: devo deve\nshould: deveria"),
     quantifiers=table("all: todos todas cada sempre\nsome: alguns algumas\nonly: só somente"),
@@ -301,7 +301,7 @@ _DUTCH = Pack(
         "niet geen kan mag moet en of voor met van naar om te op bij in aan uit over onder door "
         "zonder tegen na er dat die dit deze als dan ook nog"
     ),
-    folds=patterns(read_lines("nl_folds.txt")),
+    folds=folds(read_lines("nl_folds.txt")),
     negators=words("niet geen nooit zonder niets niemand"),
     modals=table("can: kan mag\nmust: moet\nshould: zou"),
     quantifiers=table("all: alle elke iedere altijd\nsome: sommige\nonly: alleen"),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from parley_cache.semantic.languages.folding import Folding
+
 # What a question asks for. `""` is unknown: it agrees with everything.
 HOW, WHY, WHEN, WHERE, WHO, WHICH = "how", "why", "when", "where", "who", "which"
 QUANTITY, YES_NO = "quantity", "yes_no"
@@ -22,7 +24,7 @@ class Pack:
     code: str
     common: frozenset[str]
     stop: frozenset[str]
-    folds: tuple[tuple[re.Pattern[str], str], ...]
+    folds: Folding
     negators: frozenset[str]
     modals: Mapping[str, str]
     quantifiers: Mapping[str, str]
@@ -41,11 +43,7 @@ class Pack:
 
     def fold(self, text: str) -> str:
         """Returns `text`, lower case, with its set phrases folded."""
-        for pattern, plain in self.folds:
-            text, count = pattern.subn(plain, text)
-            if count:
-                text = " ".join(text.split())
-        return text
+        return self.folds(text)
 
 
 def words(text: str) -> frozenset[str]:
@@ -77,6 +75,11 @@ def patterns(text: str) -> tuple[tuple[re.Pattern[str], str], ...]:
         left, _, right = line.partition("=>")
         rules.append((re.compile(left.strip()), f" {right.strip()} " if right.strip() else " "))
     return tuple(rules)
+
+
+def folds(text: str) -> Folding:
+    """Returns the rewriting of set phrases from lines of the form of `patterns`."""
+    return Folding(patterns(text))
 
 
 def asked(text: str) -> tuple[tuple[re.Pattern[str], str], ...]:
