@@ -8,12 +8,17 @@ two wordings are paired with each other in its place, until wordings and traps a
 equal in number in each split. Run it again after every change to a group:
 
     python tests/data/semantic/build_pairs.py
+
+With `--crossed FILE` it writes, elsewhere, the pairs that are left: every trap beside
+every other wording, and wordings beside each other. Such traps are no near copies.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations, product
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -84,11 +89,31 @@ def pairs_of(groups: list[Group]) -> list[tuple[str, ...]]:
     return rows
 
 
+def crossed(groups: list[Group], taken: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Returns the rows that pair what a group holds besides its question, but for `taken`."""
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        tail = (group.pattern, group.domain, group.language, group.split)
+        alike = [pair for pair in combinations(group.same, 2) if pair not in taken]
+        rows += [(a, b, "1", "paraphrase", *tail) for a, b in alike]
+        rows += [
+            (wording, trap, "0", category, *tail)
+            for wording, (category, trap) in product(group.same, group.traps)
+        ]
+    return rows
+
+
 def main() -> None:
     """Writes the file and says how many pairs it holds."""
-    rows = pairs_of(read_groups(HERE / "groups"))
+    line = argparse.ArgumentParser(description="Makes pairs.tsv from the groups.")
+    line.add_argument("--crossed", type=Path, metavar="FILE", help="write the pairs left instead")
+    path = line.parse_args().crossed
+    groups = read_groups(HERE / "groups")
+    rows = pairs_of(groups)
+    if path is not None:
+        rows = crossed(groups, {row[:2] for row in rows})
     lines = ["\t".join(row) for row in (COLUMNS, *rows)]
-    PAIRS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (path or PAIRS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     same = sum(row[2] == "1" for row in rows)
     print(f"{len(rows)} pairs: {same} with the same meaning, {len(rows) - same} traps")  # noqa: T201
 

@@ -53,7 +53,7 @@ APART = [
     ("antonym", "Can I paint over wallpaper?", "Can I paint under wallpaper?"),
     ("small_word", "Can I watch both films?", "Can I watch the films?"),
     ("other_words", "How do I mend a shoe?", "How do I mend a glove?"),
-    ("particle", "Should I rent my car?", "Should I rent out my car?"),
+    ("other_words", "Should I rent my car?", "Should I rent out my car?"),
     ("modality", "Which vaccines are required?", "Which vaccines are recommended?"),
     ("modality", "Is there a fee for paying late?", "Should there be a fee for paying late?"),
     ("modality", "Do I need a lawyer to sell a house?", "Should I get a lawyer to sell a house?"),
@@ -73,6 +73,35 @@ APART = [
     ("question_word", "How often must I wait to drive?", "When can I drive?"),
     ("small_word", "Can I pay by card?", "Can I pay by card instead?"),
     ("role_swap", "Can a company sue you?", "Can you sue a company?"),
+    # A sentence that was built anew, and means another thing.
+    ("role_swap", "Why did Acme buy Globex?", "What were the reasons of Globex for buying Acme?"),
+    ("role_swap", "Can I lend you my ladder?", "Do you lend ladders?"),
+    ("role_swap", "Must I pay my doctor?", "Does the doctor have to pay?"),
+    ("role_swap", "Can thirst cause fever?", "Is it possible to get thirsty from a fever?"),
+    ("role_swap", "Can I get a rash from the cream?", "I have a rash, can I use the cream?"),
+    ("role_swap", "Are all poets teachers?", "Is every teacher also a poet?"),
+    ("antonym", "What's the minimum length of a username?", "How long can a username be?"),
+    (
+        "direction",
+        "How do I cancel an order before it is paid?",
+        "How do I cancel an order that has already been paid?",
+    ),
+    ("direction", "Can I cancel after 10 days?", "Is it possible to cancel within 10 days?"),
+    ("tense", "Why was my order cancelled?", "For what reason will my order be cancelled?"),
+    ("tense", "Have wolves ever lived in Wales?", "Are there wolves living in Wales?"),
+    ("direction", "How many pints are in a quart?", "What is the number of quarts in a pint?"),
+    ("direction", "Is tin softer than lead?", "Is lead a metal that is softer than tin?"),
+    ("direction", 'Translate "bread" from German', 'What is the German for "bread"?'),
+    ("number", "How much is 30 miles in kilometers?", "30 kilometers is how many miles?"),
+    ("quantifier", "Can dogs swim?", "Can most dogs swim?"),
+    ("question_word", "How high is the tower?", "What is the length of the tower?"),
+    ("other_words", "How do I get the date in Go?", "How do I format the date in Go?"),
+    ("direction", "How long is delivery from Oslo?", "What is the delivery time to Oslo?"),
+    (
+        "direction",
+        "Can I use honey instead of sugar?",
+        "Is it possible to substitute sugar for honey?",
+    ),
 ]
 
 TOGETHER = [
@@ -104,6 +133,13 @@ TOGETHER = [
     ("How do I fly to Rome from Oslo?", "What's the best way to fly from Oslo to Rome?"),
     ("How long does delivery to Norway take?", "What is the delivery time to Norway?"),
     ("How do I conect my printer?", "How do I connect my printer?"),
+    ("Can I use honey instead of sugar?", "Is it possible to substitute honey for sugar?"),
+    ("Do women in Chad vote?", "Do Chad women vote?"),
+    ("Can thirst cause fever?", "Is it possible to get a fever from thirst?"),
+    ("What's the minimum length of a username?", "How long must a username be at least?"),
+    ("Can you clean a pan with a sponge?", "Is it possible to use a sponge for cleaning a pan?"),
+    ("How far is 30 miles in kilometers?", "30 miles is how far in kilometres?"),
+    ("How high is the tower?", "What is the height of the tower?"),
 ]
 
 

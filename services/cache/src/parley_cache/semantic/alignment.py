@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from parley_cache.semantic.analysis import Analysis, Word
-from parley_cache.semantic.languages.pack import Pack
+from parley_cache.semantic.languages.pack import Pack, words
 from parley_cache.semantic.languages.stems import root
 from parley_cache.semantic.text import within_one_edit
 from parley_cache.semantic.units import unit_of
@@ -131,8 +131,24 @@ def _in(word: Word, listed: frozenset[str]) -> bool:
 
 def _hard(rest: list[Word], q: Analysis, pack: Pack) -> list[Word]:
     """What is left of one side without words that add nothing: at most two, none that narrows."""
-    soft = [w for w in rest if _in(w, pack.soft) and not _narrows(w, rest, q)]
+    soft = [
+        w
+        for w in rest
+        if _in(w, pack.soft) and not _narrows(w, rest, q) and not _names_a_deed(w, q)
+    ]
     return [w for w in rest if w not in soft] if len(soft) <= _MOST_SOFT else rest
+
+
+_DEEDS = words(
+    "format file order ship mark sign date schedule program process code type number name measure "
+    "plant box rate price limit sentence question host form list call word level order"
+)
+_DOERS = frozenset(("to", "i", "you", "we", "they", "can", "must", "should"))
+
+
+def _names_a_deed(word: Word, q: Analysis) -> bool:
+    """A noun that adds nothing ("the format") is here a verb that does: "how to format"."""
+    return word.lemma in _DEEDS and word.place > 0 and q.tokens[word.place - 1] in _DOERS
 
 
 def _narrows(word: Word, rest: list[Word], q: Analysis) -> bool:

@@ -109,6 +109,7 @@ class Analysis:
     words: tuple[Word, ...]
     tokens: tuple[str, ...]
     present: frozenset[str]
+    plain: frozenset[str]
     numbers: Mapping[float, int]
     bound: tuple[tuple[float, str], ...]
     units: Mapping[str, frozenset[str]]
@@ -152,6 +153,7 @@ def analyse(question: str) -> Analysis:
         pack=pack,
         words=words,
         tokens=tuple(tokens),
+        plain=frozenset(plain),
         present=frozenset(tokens) | {pack.lemma(token) for token in tokens} | frozenset(plain),
         numbers=numbers,
         bound=_bound(tokens, pack),
@@ -181,6 +183,7 @@ def _opaque(bare: str, tidy: str, *, whole: bool) -> Analysis:
         words=(),
         tokens=tuple(bare.split()),
         present=nothing,
+        plain=nothing,
         numbers={},
         bound=(),
         units={},
@@ -261,9 +264,13 @@ def _bound(tokens: list[str], pack: Pack) -> tuple[tuple[float, str], ...]:
     for place, token in enumerate(tokens):
         value = 1.0 if token in ("one", "single") else _value(token, pack)
         if value is not None:
-            behind = tokens[place + 1] if place + 1 < len(tokens) else ""
+            rest = [t for t in tokens[place + 1 : place + 3] if t not in _STATES]
+            behind = rest[0] if rest else ""
             found.append((value, pack.lemma(behind) if behind.isalpha() else ""))
     return tuple(found)
+
+
+_STATES = ("us", "united_states")  # "100 US dollars"
 
 
 def _value(token: str, pack: Pack) -> float | None:
@@ -296,7 +303,9 @@ def _content(
             relation, negating = "", 0
             continue
         if token in pack.stop and not (token in entities and token not in _ARTICLES):
-            if token not in _ARTICLES and token not in ("and", "or", "y", "et", "und", "oder"):
+            behind = place > 0 and tokens[place - 1] in pack.relations and token.endswith("ing")
+            joining = token in ("and", "or", "y", "et", "und", "oder")
+            if token not in _ARTICLES and not joining and not behind:
                 relation = ""
             continue
         if _value(token, pack) is not None or not token[0].isalnum():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis
+from parley_cache.semantic.units import unit_of
 
 
 def numbers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
@@ -20,12 +21,24 @@ def number_places(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Numbers in another order count other things, unless each stands before its word."""
     for value in a.numbers.keys() & b.numbers.keys():
         mine, facing = ({w for v, w in q.bound if v == value} for q in (a, b))
+        if _measures_apart(mine, facing):
+            return "number"
         if mine.isdisjoint(facing) and mine & _nouns(b) and facing & _nouns(a):
             return "number"
     one, other = [v for v, _ in a.bound], [v for v, _ in b.bound]
     if one == other or sorted(one) != sorted(other) or len(set(one)) < 2:
         return None
     return None if sorted(a.bound) == sorted(b.bound) and all(w for _, w in a.bound) else "number"
+
+
+def _measures_apart(mine: set[str], facing: set[str]) -> bool:
+    """The number counts two units of one dimension: 40 pounds, 40 kilograms."""
+    one, other = (
+        {unit for word in side if (unit := unit_of(word, after_number=True))}
+        for side in (mine, facing)
+    )
+    shared = {dimension for dimension, _ in one} & {dimension for dimension, _ in other}
+    return bool(shared) and one.isdisjoint(other)
 
 
 def _nouns(q: Analysis) -> frozenset[str]:

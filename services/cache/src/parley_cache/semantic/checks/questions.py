@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis
+from parley_cache.semantic.languages.pack import words
 
 # Asking for one is not asking for the other.
 _APART = {
@@ -76,10 +77,6 @@ def _unit(a: Analysis, b: Analysis) -> bool:
 
 
 _UNTIMED = frozenset(("often", "cost", "high", "fast", "size", "far"))
-_MEASURES = {
-    "often": frozenset(("interval", "frequency", "schedule", "often", "times", "frequently")),
-    "old": frozenset(("age", "old", "years")),
-}
 _MEASURED = frozenset(
     [
         "number",
@@ -132,6 +129,21 @@ _MEASURED = frozenset(
         "years",
     ]
 )
+_MEASURES = {
+    "long": words(
+        "time times duration period term deadline interval schedule minutes hours days weeks "
+        "months years limit long length date validity"
+    ),
+    "cost": words(
+        "price prices cost costs fee fees fare rate rates charge charges amount tip salary "
+        "premium rent pay money cheap expensive"
+    ),
+    "high": _MEASURED - frozenset(("length", "width", "depth", "distance", "duration", "time")),
+    "far": frozenset(("distance", "far", "miles", "kilometers", "range")),
+    "fast": frozenset(("speed", "fast", "rate", "velocity")),
+    "often": frozenset(("interval", "frequency", "schedule", "often", "times", "frequently")),
+    "old": frozenset(("age", "old", "years")),
+}
 
 
 _INNER = frozenset(("who", "when", "where", "why"))

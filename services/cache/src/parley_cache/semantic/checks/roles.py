@@ -66,8 +66,9 @@ def persons(a: Analysis, b: Analysis, pair: Alignment) -> str | None:  # noqa: A
         if q.objects:
             for n, token in enumerate(q.tokens):
                 before = q.tokens[n - 1] if n else ""
-                asked_for = before in _GIVING and n <= 4
-                if token in OBJECTS and not asked_for and before not in _LETTING:
+                asked_for = before in _GIVING and n <= 3
+                let = before in _LETTING and (n <= 3 or before.startswith("tell"))
+                if token in OBJECTS and not asked_for and not let:
                     return "role_swap"
     return None
 
@@ -235,7 +236,7 @@ _AUXILIARY = frozenset(
 )
 
 
-_I = frozenset(("i", "we", "you", "to"))
+_I = frozenset(("i", "we", "you", "to", "someone", "somebody", "anyone"))
 
 
 _ACTIVE = frozenset(("can", "did", "do", "does", "must", "will", "should", "would"))

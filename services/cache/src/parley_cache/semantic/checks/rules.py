@@ -14,6 +14,7 @@ from parley_cache.semantic.analysis import Analysis
 from parley_cache.semantic.checks import (
     quantities,
     questions,
+    rewordings,
     roles,
     small_words,
     word_order,
@@ -52,4 +53,15 @@ RULES: tuple[Rule, ...] = (
     roles.order,
     word_order.same_words,
     word_order.strict_order,
+    rewordings.actors,
+    rewordings.extremes,
+    rewordings.sooner,
+    rewordings.ahead,
+    rewordings.counted,
+    rewordings.compared,
+    rewordings.translated,
+    rewordings.subjects,
+    rewordings.causes,
+    rewordings.sources,
+    rewordings.kinds,
 )

@@ -137,6 +137,9 @@ def quantifiers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """All, some, none, only, at least and at most are kept."""
     for mine, other in ((a, b), (b, a)):
         extra = mine.quantifiers - other.quantifiers - {"most"}
+        if _mostly(mine) and "most" not in other.present:
+            return "quantifier"
+        extra -= {bound for bound, name in _BOUNDS if name in other.present}
         if "only" in extra and "just" in other.present:
             extra -= {"only"}
         if not other.quantifiers and "any" not in other.present:
@@ -144,6 +147,17 @@ def quantifiers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
         if extra:
             return "quantifier"
     return None
+
+
+_BOUNDS = (("at_least", "minimum"), ("at_most", "maximum"))
+
+
+def _mostly(q: Analysis) -> bool:
+    """Asks of most of a kind ("do most dogs"), which a superlative does not ("most useful")."""
+    for place, token in enumerate(q.tokens[:-1]):
+        if token == "most" and place <= 2 and q.tokens[place + 1].endswith("s"):  # noqa: S105
+            return True
+    return False
 
 
 def comparatives(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
