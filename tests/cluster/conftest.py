@@ -14,6 +14,7 @@ from support.cluster import Cluster
 from support.fault_table import Table
 
 HERE = Path(__file__).parent
+REPORTS = CHART.parents[2] / "reports"
 TABLE = pytest.StashKey[Table]()
 
 
@@ -22,24 +23,51 @@ def table(pytestconfig: pytest.Config) -> Iterator[Table]:
     """The rows; printed, and written to reports, when all is over."""
     made = pytestconfig.stash.setdefault(TABLE, Table())
     yield made
-    made.write(CHART.parents[2] / "reports" / "cluster_disruptions.md")
+    made.write(REPORTS / "cluster_disruptions.md")
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print the table."""
+    """Print the tables; that of tests and their times is written here."""
     made = config.stash.get(TABLE, None)
     if made is not None and made.rows:
         terminalreporter.section("disruptions on the cluster")
         terminalreporter.write_line(made.markdown())
+    times = _times(terminalreporter)
+    if not times:
+        return
+    terminalreporter.section("tests on the cluster")
+    terminalreporter.write_line(times)
+    REPORTS.mkdir(exist_ok=True)
+    (REPORTS / "cluster_tests.md").write_text(times, "utf-8")
+
+
+def _times(reporter: pytest.TerminalReporter) -> str:
+    """Every test with its outcome and its seconds, setting up included."""
+    seconds: dict[str, float] = {}
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "failed", "error", "skipped", ""):
+        for report in reporter.getreports(outcome):
+            if not report.nodeid.startswith("tests/cluster/"):
+                continue
+            seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+            if outcome:
+                outcomes.setdefault(report.nodeid, outcome)
+    if not outcomes:
+        return ""
+    lines = ["# Tests on a cluster", "", "| test | outcome | seconds |", "|---|---|---:|"]
+    for node, outcome in outcomes.items():
+        test = node.rpartition("/")[2].replace("|", "\\|")
+        lines.append(f"| `{test}` | {outcome} | {seconds[node]:.1f} |")
+    return "\n".join([*lines, f"| all | | {sum(seconds.values()):.0f} |", ""])
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Every image, from the real Dockerfiles."""
-    for name in (*kubernetes.SERVICES, "inference-base"):
-        kubernetes.service_image(name)
+    for name in kubernetes.IMAGES:
+        kubernetes.platform_image(name)
     kubernetes.stores_image(tmp_path_factory.mktemp("stores"))
 
 

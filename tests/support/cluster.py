@@ -4,6 +4,10 @@ KUBECONFIG names the cluster. PARLEY_CLUSTER_IMAGE is a command that builds an i
 makes it known to the cluster; it is called with TAG CONTEXT and then arguments of `docker
 build` (`-f FILE`, `--build-arg NAME=VALUE`). PARLEY_CLUSTER_URL may say how the gateway's
 Service is reached; without it, its cluster address must answer to this machine.
+
+Two more open what only the keeper of a node can do; tests that need one are skipped without
+it. PARLEY_CLUSTER_TASKS is a command as `ctr -n k8s.io tasks` on the node of all pods.
+PARLEY_CLUSTER_API_PID is the process of the API server, where it is one of this machine.
 """
 
 from __future__ import annotations
@@ -12,21 +16,35 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chart_schema import CHART
+from images import PASSED_ON, labels, recipe, revision, version
 
 from parley_devstack.paths import checkout
 
 ROOT = CHART.parents[2]
 RELEASE = "parley"
-SERVICES = ("gateway", "session", "cache")
+IMAGES = ("gateway", "session", "cache", "inference-base")
+# The Deployment of each component.
+DEPLOYMENTS = {
+    "gateway": f"{RELEASE}-gateway",
+    "session": f"{RELEASE}-session",
+    "worker": f"{RELEASE}-worker",
+    "cache": f"{RELEASE}-cache",
+    "inference": f"{RELEASE}-inference-main",
+}
+ADMIN_PORTS = {"gateway": 9080, "session": 9051, "worker": 9051, "cache": 9052, "inference": 9053}
+# Holds a pod that is gone, so that it can be asked how it went.
+FINALIZER = "parley.io/held-by-a-test"
 STORES = "localhost/parley-test-stores:test"
 TAG = "test"
 # Seconds.
@@ -104,11 +122,87 @@ class Cluster:
             if "deletionTimestamp" not in pod["metadata"]
         ]
 
-    def rolled_out(self, name: str) -> None:
-        """Wait until a Deployment is as its specification wants it."""
-        self.kubectl(
-            "rollout", "status", f"deployment/{name}", f"--timeout={READY}s", timeout=READY + 10
-        )
+    def has(self, component: str, count: int) -> bool:
+        """Whether it has so many of them."""
+        return len(self.pods(component)) == count
+
+    def rolled_out(self, component: str) -> None:
+        """Wait until a component's Deployment is as its specification wants it."""
+        name = f"deployment/{DEPLOYMENTS.get(component, component)}"
+        self.kubectl("rollout", "status", name, f"--timeout={READY}s", timeout=READY + 10)
+
+    def scale(self, component: str, replicas: int) -> None:
+        """Scale a component, and wait until it is so; pods that are too many may still go."""
+        name = f"deployment/{DEPLOYMENTS[component]}"
+        self.kubectl("scale", name, f"--replicas={replicas}")
+        self.rolled_out(component)
+
+    def metrics(self, component: str, name: str) -> dict[str, float]:
+        """The sum of a metric at each of a component's pods, through the API server."""
+        found = {}
+        for pod in self.pods(component):
+            place = f"pods/{pod}:{ADMIN_PORTS[component]}/proxy/metrics"
+            path = f"/api/v1/namespaces/{self.namespace}/{place}"
+            lines = self.kubectl("get", "--raw", path).splitlines()
+            values = [line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)]
+            found[pod] = sum(map(float, values))
+        return found
+
+    # A pod's end ---------------------------------------------------------------
+
+    def hold(self, pod: str) -> None:
+        """Keep a pod's record when it has gone, until `release`."""
+        self._finalizers(pod, [FINALIZER])
+
+    def release(self, pod: str) -> None:
+        """Let it go."""
+        self._finalizers(pod, None)
+
+    def exit_code(self, pod: str) -> int | None:
+        """How a held pod's first container ended; None: it runs."""
+        [status, *_] = self.get("pod", pod)["status"]["containerStatuses"]
+        code: int | None = status["state"].get("terminated", {}).get("exitCode")
+        return code
+
+    def _finalizers(self, pod: str, names: list[str] | None) -> None:
+        patch = json.dumps({"metadata": {"finalizers": names}})
+        self.kubectl("patch", "pod", pod, "--type=merge", "-p", patch)
+
+    def ready(self, pod: str) -> bool:
+        """Whether a pod is ready."""
+        conditions = self.get("pod", pod)["status"].get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    # The node ------------------------------------------------------------------
+
+    def container(self, pod: str) -> str:
+        """What the node knows a pod's first container by."""
+        [status, *_] = self.get("pod", pod)["status"]["containerStatuses"]
+        identity: str = status["containerID"].partition("://")[2]
+        return identity
+
+    def task(self, container: str, *action: str) -> None:
+        """Do something to a container on its node: `kill -s SIGKILL`, `pause`, `resume`."""
+        run([*shlex.split(needed("PARLEY_CLUSTER_TASKS")), *action, container])
+
+    @contextmanager
+    def frozen(self, container: str) -> Iterator[None]:
+        """Stop a container in its tracks while the block runs."""
+        self.task(container, "pause")
+        try:
+            yield
+        finally:
+            self.task(container, "resume")
+
+    @contextmanager
+    def without_api_server(self) -> Iterator[None]:
+        """Freeze the API server while the block runs."""
+        process = int(needed("PARLEY_CLUSTER_API_PID"))
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def url(self) -> str:
         """Where the gateway's Service answers."""
@@ -120,23 +214,13 @@ class Cluster:
 
 def image(tag: str, context: Path, *arguments: str) -> None:
     """Build an image and load it into the cluster."""
-    command = [*shlex.split(needed("PARLEY_CLUSTER_IMAGE")), tag, str(context), *arguments]
-    for name in ("PIP_INDEX_URL", "PIP_CERT"):
-        if name in os.environ:
-            command += ["--build-arg", f"{name}={os.environ[name]}"]
-    run(command, timeout=BUILD)
+    run([*shlex.split(needed("PARLEY_CLUSTER_IMAGE")), tag, str(context), *arguments],
+        timeout=BUILD)  # fmt: skip
 
 
-def service_image(name: str) -> str:
-    """Build a service's image from its Dockerfile; its name."""
-    tag = f"localhost/parley-{name}:{TAG}"
-    if name.startswith("inference-"):
-        file, argument = "inference", f"VARIANT={name.removeprefix('inference-')}"
-    else:
-        file, argument = "service", f"SERVICE={name}"
-    path = ROOT / "deploy" / "images" / f"{file}.Dockerfile"
-    image(tag, ROOT, "-f", str(path), "--build-arg", argument)
-    return tag
+def platform_image(name: str) -> None:
+    """Build one of the platform's images from its Dockerfile."""
+    image(f"localhost/parley-{name}:{TAG}", ROOT, *recipe(name), *labels(version(), revision()))
 
 
 def stores_image(folder: Path) -> None:
@@ -144,25 +228,30 @@ def stores_image(folder: Path) -> None:
     shutil.copy(ROOT / "requirements" / "devstack.txt", folder / "requirements.txt")
     shutil.copytree(checkout().jars, folder / "jars")
     devstack = str(ROOT / "tools" / "devstack")
-    wheel = [sys.executable, "-m", "uv", "build", "--wheel", "--no-build-isolation", devstack]
-    run([*wheel, "--out-dir", str(folder)])
-    image(STORES, folder, "-f", str(ROOT / "tests" / "cluster" / "stores.Dockerfile"))
+    wheel = [sys.executable, "-m", "uv", "build", "--wheel", "--python", sys.executable]
+    run([*wheel, "--no-build-isolation", "--out-dir", str(folder), devstack])
+    passed = [f"{key}={os.environ[key]}" for key in PASSED_ON if key in os.environ]
+    arguments = [word for value in passed for word in ("--build-arg", value)]
+    file = ROOT / "tests" / "cluster" / "stores.Dockerfile"
+    image(STORES, folder, "-f", str(file), *arguments)
 
 
-def values(**more: Mapping[str, Any]) -> Document:
+def values() -> Document:
     """Values for a small cluster: simulated engines, tiny requests, short leases."""
     tiny = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
-    made: Document = {
+    return {
         "image": {"registry": "localhost", "tag": TAG, "pullPolicy": "Never"},
         "mongodb": {"existingSecret": "stores"},
         "redis": {"existingSecret": "stores"},
-        "gateway": {"replicas": 2, "resources": tiny},
+        # A comment on a stream that waits, before its reader takes it for dead.
+        "gateway": {"replicas": 2, "resources": tiny, "settings": {"heartbeatSeconds": 2}},
         "session": {
             "replicas": 2,
             "resources": tiny,
             "settings": {"leaseSeconds": 3, "sweepSeconds": 1, "shutdownGraceSeconds": 15},
         },
-        "cache": {"replicas": 1, "resources": tiny},
+        "worker": {"replicas": 1, "resources": tiny},
+        "cache": {"replicas": 2, "resources": tiny},
         "inference": {
             "pool": {
                 "image": {"repository": "parley-inference-base"},
@@ -174,6 +263,3 @@ def values(**more: Mapping[str, Any]) -> Document:
             }
         },
     }
-    for name, part in more.items():
-        made[name] = {**made.get(name, {}), **part}
-    return made

@@ -12,7 +12,7 @@ from support.cluster import READY, Cluster
 from support.crowd import Crowd, Patience
 from support.evidence import collect, unended
 from support.fault_table import Row, row_of
-from support.ledger import Ledger
+from support.ledger import Ledger, Reading
 from support.poll import until
 from support.verdict import Evidence, Kind, judge
 
@@ -39,7 +39,7 @@ def forwarded(cluster: Cluster, target: str, port: int) -> Iterator[int]:
 
 
 async def disrupt(cluster: Cluster, fault: str, victim: str, strike: Callable[[], object]) -> Row:
-    """Have 24 clients stream answers, strike, and judge all of it once it is at rest.
+    """Have 24 clients stream answers, one after the other, until a strike is over; judge it all.
 
     Raises AssertionError for an answer that is lost, doubled or changed.
     """
@@ -48,16 +48,24 @@ async def disrupt(cluster: Cluster, fault: str, victim: str, strike: Callable[[]
         patience = Patience(silence=6.0, turn=TURN_SECONDS)
         options = {"maxTokens": 200, "timeoutSeconds": TURN_SECONDS}
         crowd = Crowd([url], ledger, size=STREAMS, patience=patience, options=options)
+        over = False
+
+        async def talk() -> None:
+            while not over:
+                await crowd.say(LONG)
+
         async with crowd:
-            saying = asyncio.create_task(crowd.say(LONG))
+            talking = asyncio.create_task(talk())
             try:
-                struck = await crowd.in_mid_answer(AT_LEAST)
-                at = ledger.now()
+                await crowd.in_mid_answer(AT_LEAST)
+                began = ledger.now()
                 await asyncio.to_thread(strike)
-                await saying
+                ended, over = ledger.now(), True
+                await talking
             finally:
-                saying.cancel()
-                await asyncio.wait({saying})
+                talking.cancel()
+                await asyncio.wait({talking})
+            struck = _in_progress(ledger, {client.name for client in crowd.clients}, began, ended)
             # Nothing is made twice: the same requests are the same answers.
             await crowd.repeat()
         evidence = await _evidence(cluster, url, ledger)
@@ -69,11 +77,22 @@ async def disrupt(cluster: Cluster, fault: str, victim: str, strike: Callable[[]
         evidence=evidence,
         verdict=verdict,
         struck=struck,
-        struck_at=at,
+        struck_at=began,
     )
     assert verdict.count(*Kind) == 0, f"{row}\n{verdict}"
     assert row.recovered == row.disturbed, row
     return row
+
+
+def _in_progress(ledger: Ledger, readers: set[str], began: float, ended: float) -> list[Reading]:
+    """What was being read at some time between two others."""
+    return [
+        reading
+        for reading in ledger.readings.values()
+        if reading.reader in readers
+        and reading.began_at <= ended
+        and (reading.ended_at is None or reading.ended_at >= began)
+    ]
 
 
 async def _evidence(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:

@@ -191,7 +191,7 @@ startupProbe:
   grpc: {port: {{ .port }}, service: liveness}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: {{ div (default 60 .startup) 2 }}
+  failureThreshold: {{ div (default 120 .startup) 2 }}
 readinessProbe:
   grpc: {port: {{ .port }}}
   periodSeconds: 5
@@ -211,7 +211,7 @@ startupProbe:
   httpGet: {path: /healthz, port: admin}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: {{ div (default 60 .startup) 2 }}
+  failureThreshold: {{ div (default 120 .startup) 2 }}
 readinessProbe:
   httpGet: {path: /readyz, port: admin}
   periodSeconds: 5
