@@ -1,6 +1,7 @@
 """The pieces of the `openai` engine: text as ids, events, refusals, counting, dialects."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,28 @@ def test_a_continued_answer_asks_for_what_is_left_with_another_seed() -> None:
     assert (asked["max_tokens"], again["max_tokens"]) == (10, 8)
     assert asked["seed"] == 7 != again["seed"]
     assert again["messages"][-1] == {"role": "assistant", "content": "one longer piece"}
+
+
+def test_what_is_not_asked_for_is_not_left_to_an_upstreams_defaults() -> None:
+    request = EngineRequest("r", Prompt((), [Message(Role.USER, "q")], 9), Sampling(10))
+    plain, vllm, llama = (
+        dialects.request_body(dialects.DIALECTS[name], "m", request)
+        for name in ("openai", "vllm", "llama_cpp")
+    )
+    assert not plain.keys() & {"top_k", "min_p", "repetition_penalty", "repeat_penalty"}
+    assert (vllm["top_k"], vllm["min_p"], vllm["repetition_penalty"]) == (0, 0, 1)
+    assert (llama["top_k"], llama["min_p"], llama["repeat_penalty"]) == (0, 0, 1)
+    asked = replace(request, sampling=Sampling(10, top_k=5))
+    assert dialects.request_body(dialects.DIALECTS["vllm"], "m", asked)["top_k"] == 5
+
+
+def test_a_schema_has_the_form_that_the_upstream_knows() -> None:
+    sampling = Sampling(10, json_schema='{"type": "object"}')
+    request = EngineRequest("r", Prompt((), [Message(Role.USER, "q")], 9), sampling)
+    vllm = dialects.request_body(dialects.DIALECTS["vllm"], "m", request)["response_format"]
+    assert vllm["json_schema"]["schema"] == {"type": "object"}
+    llama = dialects.request_body(dialects.DIALECTS["llama_cpp"], "m", request)
+    assert llama["response_format"] == {"type": "json_object", "schema": {"type": "object"}}
 
 
 TEMPLATE = (

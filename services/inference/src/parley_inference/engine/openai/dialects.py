@@ -1,8 +1,9 @@
 """What the known upstreams take beyond OpenAI's own dialect, and what they do not take of it."""
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from parley_inference.engine.base import EngineRequest, RequestRefused, Sampling
 from parley_inference.engine.openai.text_ids import count_pieces, decode_pieces
@@ -11,21 +12,38 @@ from parley_inference.engine.seeds import seed_at
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Fields that an upstream takes. ``prefix``: it goes on with an unfinished last message."""
+    """Fields that an upstream takes. ``prefix``: it goes on with an unfinished last message.
+
+    ``neutral``: sent where the request does not say otherwise, because the upstream would put in
+    a value of its own (or of the model's files), and options here are what was asked for alone.
+    ``schema_as``: the kind of ``response_format`` in which it takes a JSON schema.
+    """
 
     max_tokens: str = "max_tokens"
     top_k: bool = False
     seed: bool = True
     penalties: bool = True
     json_schema: bool = True
+    schema_as: Literal["json_schema", "json_object"] = "json_schema"
+    neutral: Mapping[str, float] = field(default_factory=dict)
     cache_salt: bool = False
     prefix: bool = False
 
 
 DIALECTS: Final = {
     "openai": Dialect(max_tokens="max_completion_tokens"),
-    "vllm": Dialect(top_k=True, cache_salt=True, prefix=True),
-    "llama_cpp": Dialect(top_k=True),
+    "vllm": Dialect(
+        top_k=True,
+        cache_salt=True,
+        prefix=True,
+        neutral={"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
+    ),
+    # Its Python package's server knows no other form of a schema; its own server takes it too.
+    "llama_cpp": Dialect(
+        top_k=True,
+        schema_as="json_object",
+        neutral={"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
+    ),
     "transformers": Dialect(penalties=False, json_schema=False),
 }
 
@@ -57,6 +75,7 @@ def request_body(dialect: Dialect, model: str, request: EngineRequest) -> dict[s
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         dialect.max_tokens: sampling.max_tokens - existing,
+        **dialect.neutral,
     }
     if dialect.penalties and (sampling.presence_penalty or sampling.frequency_penalty):
         body["presence_penalty"] = sampling.presence_penalty
@@ -68,7 +87,7 @@ def request_body(dialect: Dialect, model: str, request: EngineRequest) -> dict[s
     if request.cache_salt and dialect.cache_salt:
         body["cache_salt"] = request.cache_salt
     if sampling.json_schema:
-        body["response_format"] = _response_format(sampling.json_schema)
+        body["response_format"] = _response_format(dialect, json.loads(sampling.json_schema))
     if request.generated:
         text = "".join(filter(None, decode_pieces(request.generated)))
         body["messages"].append({"role": "assistant", "content": text})
@@ -76,8 +95,8 @@ def request_body(dialect: Dialect, model: str, request: EngineRequest) -> dict[s
     return body
 
 
-def _response_format(schema: str) -> dict[str, Any]:
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": json.loads(schema), "strict": True},
-    }
+def _response_format(dialect: Dialect, schema: dict[str, Any]) -> dict[str, Any]:
+    if dialect.schema_as == "json_object":
+        return {"type": "json_object", "schema": schema}
+    named = {"name": "answer", "schema": schema, "strict": True}
+    return {"type": "json_schema", "json_schema": named}

@@ -20,6 +20,8 @@ from parley_inference.engine.openai.refusals import UpstreamAway, refusal
 from parley_kit.errors import StartupError
 
 _CONNECT_SECONDS: Final = 5.0
+# Time without a byte after which it is looked whether the connection is there at all.
+_LOOK_SECONDS: Final = 1.0
 _MAX_ERROR_BYTES: Final = 16 * 1024
 _MAX_LISTING_BYTES: Final = 1024 * 1024
 
@@ -100,7 +102,7 @@ class Upstream:
         know that nobody waits. Raises EngineError, UpstreamAway where another try may go better.
         """
         async with self._request("POST", "/chat/completions", json=body, headers=headers) as answer:
-            yield answer.content.iter_any()
+            yield _Parts(answer)
 
     @asynccontextmanager
     async def _request(
@@ -126,6 +128,42 @@ class Upstream:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Its text may hold the address; the kind of error is enough for a caller.
             raise UpstreamAway(f"the upstream is away: {type(error).__name__}") from error
+
+
+class _Parts:
+    """The bytes of an answer as they come. Raises UpstreamAway when its connection is gone.
+
+    The client says so by itself of a connection that ends; but not of one that it has closed
+    because what came was no HTTP any more: then nothing comes, and nothing ends.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS) as look:
+                    data = await self._response.content.readany()
+            except TimeoutError:
+                if not look.expired():
+                    raise
+                if self._is_gone():
+                    raise UpstreamAway("the upstream sent what is no HTTP") from None
+                continue
+            if not data:
+                raise StopAsyncIteration
+            return data
+
+    def _is_gone(self) -> bool:
+        connection = self._response.connection
+        if self._response.content.is_eof():
+            return False
+        transport = connection.transport if connection is not None else None
+        return transport is None or transport.is_closing()
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
