@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import ssl
+import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 from parley_inference.engine.sim import text, tokenizer
 
@@ -87,6 +90,12 @@ class FakeUpstream:
         self.requests.append(request)
         self.headers.append(headers)
         fault = self.faults.popleft() if self.faults else Fault("")
+        if fault.kind == "noise":
+            writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            await writer.drain()
+            return False
+        if fault.kind == "mute":
+            await _hang(reader)
         if fault.status != 200:
             await _send(writer, fault.status, fault.body, fault.headers)
             return True
@@ -153,8 +162,15 @@ async def _strike(fault: Fault, reader: asyncio.StreamReader, writer: asyncio.St
     elif fault.kind == "error":
         await _event(writer, {"error": {"message": "died", "code": 500}})
     elif fault.kind == "hang":
-        while True:
-            await _pause(reader, 0.01)
+        await _hang(reader)
+    elif fault.kind == "half":
+        # Its own direction is closed in mid-stream; it still reads.
+        writer.write_eof()
+        await _hang(reader)
+    elif fault.kind == "garbled":
+        # Not even chunks any more.
+        writer.write(b"zz\r\n\xff\xfe\r\n")
+        await writer.drain()
     elif fault.kind == "end":
         # A whole HTTP response, but of half an answer.
         await _chunk(writer, b"")
@@ -207,6 +223,12 @@ async def _pause(reader: asyncio.StreamReader, seconds: float) -> None:
         raise ConnectionResetError
 
 
+async def _hang(reader: asyncio.StreamReader) -> NoReturn:
+    """Do nothing until the client has left; raises ConnectionError then."""
+    while True:
+        await _pause(reader, 0.01)
+
+
 async def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
     await _chunk(writer, b"data: " + json.dumps(event).encode() + b"\n\n")
 
@@ -246,13 +268,28 @@ async def fake_upstream(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def main() -> None:
+@contextlib.contextmanager
+def upstream_process(key: str = "") -> Iterator[str]:
+    """An upstream as a process of its own; its address."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "support.fake_upstream", key],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.terminate()
+
+
+async def main(key: str = "") -> None:
     """Serve until the process is ended; its port is the only line of output."""
-    async with fake_upstream(pace=0.005, answer_tokens=200) as fake:
+    async with fake_upstream(pace=0.005, answer_tokens=200, key=key) as fake:
         sys.stdout.write(f"{fake.port}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:]))

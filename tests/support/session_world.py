@@ -34,6 +34,7 @@ from parley_session.domain.model import (
 )
 from parley_session.domain.options import AskedOptions, resolve
 from parley_session.fleet.base import Draw, Model, TokenCounts
+from parley_session.fleet.policy import EnginePolicy
 from parley_session.queue.base import QueueLimits
 from parley_session.queue.memory import MemoryRunQueue
 from parley_session.runs.asking import Completion, NewChat
@@ -162,6 +163,9 @@ class FakeFleet:
     def __init__(self) -> None:
         self.answer: list[str] = ["Hel", "lo", ", ", "wör", "ld", "!"]
         self.served = {"sim": model()}
+        # Tenants for whom engines were looked for or used.
+        self.tenants: set[str] = set()
+        self.policy = EnginePolicy()
         self.hold_at: int | None = None
         self.release = asyncio.Event()
         self.failure: Exception | None = None
@@ -173,15 +177,18 @@ class FakeFleet:
         # Between two pieces others have their turn, as with an engine elsewhere.
         self.pause = True
 
-    async def models(self) -> Sequence[Model]:
-        return list(self.served.values())
+    async def models(self, tenant: str) -> Sequence[Model]:
+        return [m for m in self.served.values() if self.policy.allows(tenant, m)]
 
-    async def find(self, name: str) -> Model:
+    async def find(self, name: str, tenant: str) -> Model:
         if not self.served:
             raise errors.engine_unavailable()
         found = self.served.get(name or next(iter(self.served)))
         if found is None:
             raise errors.model_not_found(name)
+        self.tenants.add(tenant)
+        if not self.policy.allows(tenant, found):
+            raise errors.model_not_allowed(name)
         return found
 
     def room(self, name: str) -> int:
@@ -194,20 +201,24 @@ class FakeFleet:
         return dict.fromkeys(self.served, (self.drawing + queued) / self.slots)
 
     async def count_tokens(
-        self, name: str, messages: Sequence[pb.ChatMessage], timeout: float
+        self, name: str, messages: Sequence[pb.ChatMessage], timeout: float, tenant: str
     ) -> TokenCounts:
         if not self.served:
             raise errors.engine_unavailable()
         self.counted.append(len(messages))
+        self.tenants.add(tenant)
         return TokenCounts(
             tuple(tokens_of(message.content) for message in messages), 3, "fake-tokenizer"
         )
 
-    async def check_sampling(self, name: str, sampling: pb.SamplingOptions, timeout: float) -> None:
-        await self.find(name)
+    async def check_sampling(
+        self, name: str, sampling: pb.SamplingOptions, timeout: float, tenant: str
+    ) -> None:
+        await self.find(name, tenant)
 
     async def draw(self, draw: Draw) -> AsyncGenerator[pb.GenerateResponse, None]:
         self.draws.append(draw)
+        self.tenants.add(draw.tenant)
         self.drawing += 1
         draw.placed()
         try:

@@ -1,9 +1,6 @@
 """Every engine behaves as the contract says, each as a process of its own over gRPC."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import pytest
 
 from parley_devstack.paths import checkout
 from support.conformance import BEHAVIOURS, ConformanceTable, Subject
-from support.fake_upstream import CONTEXT
+from support.fake_upstream import CONTEXT, upstream_process
 from support.fake_upstream import MODEL as FAKE_MODEL
 from support.inference import Client, ReplicaProcess, connect
 from support.vllm import MODEL, START_SECONDS, vllm_process
@@ -37,39 +34,33 @@ def _subject(engine: str) -> Subject:
     return Subject(engine, "sim" if engine == "sim" else FAKE_MODEL, CONTEXT)
 
 
-def _process(engine: str, folder: Path, port: int) -> ReplicaProcess:
+def _process(engine: str, folder: Path, upstream: str) -> ReplicaProcess:
     if engine == "vllm":
         return vllm_process(folder)
     if engine == "sim":
         return ReplicaProcess(_settings({**SIM, "SIM_ITL": "0.005"}), folder / "log")
-    upstream = {
+    settings = {
         "ENGINE": "openai",
         "MODEL": FAKE_MODEL,
-        "UPSTREAM_URL": f"http://127.0.0.1:{port}/v1",
+        "UPSTREAM_URL": upstream,
         "UPSTREAM_DIALECT": "openai" if "plain" in engine else "vllm",
         "MAX_NUM_SEQS": "16",
     }
-    return ReplicaProcess(_settings(upstream), folder / "log")
+    return ReplicaProcess(_settings(settings), folder / "log")
 
 
 @pytest.fixture(scope="module")
-def upstream_port() -> Iterator[int]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "support.fake_upstream"],
-        env={**os.environ, "PYTHONPATH": str(checkout().root / "tests")},
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-        process.terminate()
+def upstream() -> Iterator[str]:
+    with upstream_process() as url:
+        yield url
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream_port: int
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: str
 ) -> Iterator[tuple[Subject, ReplicaProcess]]:
     engine = request.param
-    process = _process(engine, tmp_path_factory.mktemp("engine"), upstream_port)
+    process = _process(engine, tmp_path_factory.mktemp("engine"), upstream)
     with asyncio.Runner() as runner:
         try:
             runner.run(process.start(START_SECONDS))

@@ -85,6 +85,9 @@ async def test_without_usage_the_pieces_are_counted() -> None:
         Fault("rubbish"),
         Fault("endless"),
         Fault("error"),
+        Fault("half"),
+        Fault("garbled"),
+        Fault("noise"),
     ],
     ids=lambda fault: f"{fault.kind}{fault.status}",
 )
@@ -99,7 +102,7 @@ async def test_before_the_first_text_a_failed_try_is_followed_by_another(fault: 
         await client.idle()
 
 
-@pytest.mark.parametrize("kind", ["cut", "end", "rubbish", "endless", "error"])
+@pytest.mark.parametrize("kind", ["cut", "end", "rubbish", "endless", "error", "half", "garbled"])
 async def test_after_it_the_answer_is_continued_by_whoever_asks(kind: str) -> None:
     async with served() as (upstream, client):
         undisturbed = await client.generate(ask())
@@ -188,11 +191,37 @@ async def test_a_hanging_upstream_is_left_at_the_deadline(after: int) -> None:
         await client.idle()
 
 
-async def test_a_silent_upstream_is_given_up_for_another_try() -> None:
+@pytest.mark.parametrize("kind", ["hang", "mute"])
+async def test_a_silent_upstream_is_given_up_for_another_try(kind: str) -> None:
     async with served(upstream_silence_seconds=0.2) as (upstream, client):
-        upstream.faults.append(Fault("hang"))
+        upstream.faults.append(Fault(kind))
         assert (await client.generate(ask())).finished is not None
         assert len(upstream.requests) == 2
+
+
+async def test_a_slow_upstream_is_waited_for_as_long_as_anything_comes() -> None:
+    slow = {"pace": 0.15, "answer_tokens": 16}
+    async with served(slow, upstream_silence_seconds=2) as (upstream, client):
+        answer = await client.generate(ask(max_tokens=16))
+        assert answer.finished is not None
+        assert answer.finished.completion_tokens == 16
+        # It took longer in all than silence may last.
+        assert len(upstream.requests) == 1
+
+
+async def test_an_engine_outside_the_fleet_refuses_what_must_not_leave_it() -> None:
+    async with served() as (upstream, client):
+        models = await client.stub.ListModels(pb.ListModelsRequest(), timeout=5)
+        assert [model.external for model in models.models] == [True]
+        code, _ = await refused(client, ask("a secret", own_fleet_only=True))
+        assert code == "external_engine"
+        assert upstream.requests == []
+        await client.idle()
+    async with served(upstream_fleet="own") as (upstream, client):
+        models = await client.stub.ListModels(pb.ListModelsRequest(), timeout=5)
+        assert [model.external for model in models.models] == [False]
+        assert (await client.generate(ask(own_fleet_only=True))).finished is not None
+        assert len(upstream.requests) == 1
 
 
 async def test_an_upstream_that_does_not_stop_is_stopped() -> None:

@@ -57,6 +57,13 @@ TABLE: Final[dict[str, Code]] = {
         "The key is fixed to one user, and the request names another.",
         "Leave userID out, or use that user's key.",
     ),
+    "model_not_allowed": Code(
+        403,
+        "The model is not for your tenant",
+        "Only engines outside the operator's own fleet serve the model, and what your tenant asks "
+        "must not leave it.",
+        "Choose one that `GET /models` lists.",
+    ),
     "not_found": Code(
         404,
         "Not found",

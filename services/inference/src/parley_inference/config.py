@@ -152,6 +152,12 @@ class Settings(RpcServiceSettings):
         description="openai: the upstream's address up to `/chat/completions`, as "
         "`http://host:8000/v1`; https is verified. Required by openai.",
     )
+    upstream_fleet: Literal["external", "own"] = Field(
+        default="external",
+        description="openai: whose the upstream is. `own`: the operator's, as engines of their own "
+        "are; `external`: what is asked leaves the fleet, and tenants for whom that is forbidden "
+        "(PARLEY_SESSION_ALLOWED_ENGINES) are not served.",
+    )
     upstream_dialect: Literal["openai", "vllm", "llama_cpp", "transformers"] = Field(
         default="openai",
         description="openai: the server behind it, which decides what options can be asked for "

@@ -42,6 +42,15 @@ def model_revision_mismatch(revision: str) -> ServiceError:
     )
 
 
+def external_engine() -> ServiceError:
+    """The request must not leave the operator's own fleet, and this engine is outside."""
+    return ServiceError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "external_engine",
+        "the request must not leave the operator's own fleet, and this engine is outside",
+    )
+
+
 def overloaded(why: str = "as many requests wait as may", retry_after: float = 1.0) -> ServiceError:
     """The queue, here or behind, is full; ``retry_after`` in seconds."""
     return ServiceError(

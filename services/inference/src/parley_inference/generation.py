@@ -141,6 +141,8 @@ class Generator:
         info = self._engine.info
         if request.model != info.model_id and request.model not in info.adapters:
             raise errors.model_not_found(request.model)
+        if request.own_fleet_only and info.external:
+            raise errors.external_engine()
         if request.model_revision and request.model_revision != info.revision:
             raise errors.model_revision_mismatch(info.revision)
         try:

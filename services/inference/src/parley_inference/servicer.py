@@ -93,6 +93,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             revision=info.revision,
             tokenizer_id=info.tokenizer_id,
             adapters=info.adapters,
+            external=info.external,
         )
         return pb.ListModelsResponse(models=[model])
 

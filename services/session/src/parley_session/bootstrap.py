@@ -27,6 +27,7 @@ from parley_session.fleet.base import Fleet
 from parley_session.fleet.demand import report_demand
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
+from parley_session.fleet.policy import EnginePolicy, Engines
 from parley_session.fleet.targets import engine_targets
 from parley_session.jobs.base import Job
 from parley_session.jobs.claims import Claims
@@ -196,6 +197,10 @@ def _fleet_options(settings: SessionSettings) -> FleetOptions:
         default_model=settings.default_model,
         strategy=settings.engine_strategy,
         slow_start_seconds=settings.engine_slow_start_seconds,
+        policy=EnginePolicy(
+            Engines(settings.allowed_engines),
+            {name: Engines(kind) for name, kind in settings.allowed_engines_of_tenants.items()},
+        ),
         outliers=OutlierLimits(
             failures=settings.engine_ejection_failures,
             seconds=settings.engine_ejection_seconds,

@@ -89,7 +89,7 @@ class Chats:
         new: NewChat,
         key: IdempotencyRecord | None = None,
     ) -> tuple[Chat, bool]:
-        model = await self._fleet.find(new.model)
+        model = await self._fleet.find(new.model, principal.tenant)
         chat = new_chat(chat_id, principal.tenant, user, new, model.id, self._clock.now())
         if key is not None:
             await self._keys.claim(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -76,6 +76,19 @@ class SessionSettings(RpcServiceSettings):
         default=Strategy.AFFINITY,
         description="How an engine is chosen: `affinity` (where the chat's prefix cache is warm, "
         "while its load allows), `least_loaded` or `round_robin`.",
+    )
+    allowed_engines: Literal["any", "own"] = Field(
+        default="any",
+        description="Engines that may answer tenants: `any`, or only the operator's `own`, so "
+        "that nothing asked leaves the fleet (see PARLEY_INFERENCE_UPSTREAM_FLEET).",
+    )
+    allowed_engines_of_tenants: dict[
+        Annotated[str, Field(min_length=1, max_length=128)], Literal["any", "own"]
+    ] = Field(
+        default_factory=dict,
+        max_length=10_000,
+        description="The same for tenants of which it differs: a JSON object of tenant and `any` "
+        "or `own`.",
     )
     engine_slow_start_seconds: float = Field(
         default=30.0,

@@ -24,49 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/inference/v1/inference.proto\x12\x13parley.inference.v1\"G\n\x0b\x43hatMessage\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.parley.inference.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xcc\x01\n\x0fSamplingOptions\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x18\n\x10presence_penalty\x18\x07 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x08 \x01(\x01\x12\x13\n\x0bjson_schema\x18\t \x01(\tB\x07\n\x05_seed\"\x92\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x08messages\x18\x03 \x03(\x0b\x32 .parley.inference.v1.ChatMessage\x12\x36\n\x08sampling\x18\x04 \x01(\x0b\x32$.parley.inference.v1.SamplingOptions\x12\x1b\n\x13generated_token_ids\x18\x05 \x03(\r\x12\x15\n\rtemplate_time\x18\x06 \x01(\x03\x12\x12\n\ncache_salt\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x16\n\x0emodel_revision\x18\t \x01(\t\"\xca\x01\n\x10GenerateResponse\x12\x39\n\x07started\x18\x01 \x01(\x0b\x32&.parley.inference.v1.GenerationStartedH\x00\x12\x35\n\x05\x63hunk\x18\x02 \x01(\x0b\x32$.parley.inference.v1.GenerationChunkH\x00\x12;\n\x08\x66inished\x18\x03 \x01(\x0b\x32\'.parley.inference.v1.GenerationFinishedH\x00\x42\x07\n\x05\x65vent\"\xcd\x01\n\x11GenerationStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\r\x12\x37\n\x0c\x63ontinuation\x18\x03 \x01(\x0e\x32!.parley.inference.v1.Continuation\x12\x16\n\x0emodel_revision\x18\x04 \x01(\t\x12\x15\n\rqueue_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x06 \x01(\x01\"B\n\x0fGenerationChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\"\x9e\x01\n\x12GenerationFinished\x12\x38\n\rfinish_reason\x18\x01 \x01(\x0e\x32!.parley.inference.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\"\x8f\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .parley.inference.v1.ChatMessage\x12\x36\n\x08sampling\x18\x03 \x01(\x0b\x32$.parley.inference.v1.SamplingOptions\"T\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x17\n\x0foverhead_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctokenizer_id\x18\x03 \x01(\t\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.parley.inference.v1.Model\"{\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x05 \x03(\t\x12\x14\n\x0ctokenizer_id\x18\x06 \x01(\t\"0\n\x10WatchLoadRequest\x12\x1c\n\x14min_interval_seconds\x18\x01 \x01(\x01\"D\n\x11WatchLoadResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.parley.inference.v1.LoadReport\"\xe9\x01\n\nLoadReport\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x15\n\rqueued_tokens\x18\x05 \x01(\x04\x12\x15\n\rkv_free_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x13\n\x0bmax_running\x18\x08 \x01(\r\x12\x13\n\x0bmax_waiting\x18\t \x01(\r\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0e\n\x06models\x18\x0b \x03(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*u\n\x0c\x43ontinuation\x12\x1c\n\x18\x43ONTINUATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONTINUATION_EXACT\x10\x01\x12\x18\n\x14\x43ONTINUATION_SAMPLED\x10\x02\x12\x15\n\x11\x43ONTINUATION_NONE\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x8c\x03\n\x10InferenceService\x12Y\n\x08Generate\x12$.parley.inference.v1.GenerateRequest\x1a%.parley.inference.v1.GenerateResponse0\x01\x12`\n\x0b\x43ountTokens\x12\'.parley.inference.v1.CountTokensRequest\x1a(.parley.inference.v1.CountTokensResponse\x12]\n\nListModels\x12&.parley.inference.v1.ListModelsRequest\x1a\'.parley.inference.v1.ListModelsResponse\x12\\\n\tWatchLoad\x12%.parley.inference.v1.WatchLoadRequest\x1a&.parley.inference.v1.WatchLoadResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/inference/v1/inference.proto\x12\x13parley.inference.v1\"G\n\x0b\x43hatMessage\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.parley.inference.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xcc\x01\n\x0fSamplingOptions\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x18\n\x10presence_penalty\x18\x07 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x08 \x01(\x01\x12\x13\n\x0bjson_schema\x18\t \x01(\tB\x07\n\x05_seed\"\xaa\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x08messages\x18\x03 \x03(\x0b\x32 .parley.inference.v1.ChatMessage\x12\x36\n\x08sampling\x18\x04 \x01(\x0b\x32$.parley.inference.v1.SamplingOptions\x12\x1b\n\x13generated_token_ids\x18\x05 \x03(\r\x12\x15\n\rtemplate_time\x18\x06 \x01(\x03\x12\x12\n\ncache_salt\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x16\n\x0emodel_revision\x18\t \x01(\t\x12\x16\n\x0eown_fleet_only\x18\n \x01(\x08\"\xca\x01\n\x10GenerateResponse\x12\x39\n\x07started\x18\x01 \x01(\x0b\x32&.parley.inference.v1.GenerationStartedH\x00\x12\x35\n\x05\x63hunk\x18\x02 \x01(\x0b\x32$.parley.inference.v1.GenerationChunkH\x00\x12;\n\x08\x66inished\x18\x03 \x01(\x0b\x32\'.parley.inference.v1.GenerationFinishedH\x00\x42\x07\n\x05\x65vent\"\xcd\x01\n\x11GenerationStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\r\x12\x37\n\x0c\x63ontinuation\x18\x03 \x01(\x0e\x32!.parley.inference.v1.Continuation\x12\x16\n\x0emodel_revision\x18\x04 \x01(\t\x12\x15\n\rqueue_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x06 \x01(\x01\"B\n\x0fGenerationChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\"\x9e\x01\n\x12GenerationFinished\x12\x38\n\rfinish_reason\x18\x01 \x01(\x0e\x32!.parley.inference.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\"\x8f\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .parley.inference.v1.ChatMessage\x12\x36\n\x08sampling\x18\x03 \x01(\x0b\x32$.parley.inference.v1.SamplingOptions\"T\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x17\n\x0foverhead_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctokenizer_id\x18\x03 \x01(\t\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.parley.inference.v1.Model\"\x8d\x01\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x05 \x03(\t\x12\x14\n\x0ctokenizer_id\x18\x06 \x01(\t\x12\x10\n\x08\x65xternal\x18\x07 \x01(\x08\"0\n\x10WatchLoadRequest\x12\x1c\n\x14min_interval_seconds\x18\x01 \x01(\x01\"D\n\x11WatchLoadResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.parley.inference.v1.LoadReport\"\xe9\x01\n\nLoadReport\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x15\n\rqueued_tokens\x18\x05 \x01(\x04\x12\x15\n\rkv_free_ratio\x18\x06 \x01(\x01\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x13\n\x0bmax_running\x18\x08 \x01(\r\x12\x13\n\x0bmax_waiting\x18\t \x01(\r\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0e\n\x06models\x18\x0b \x03(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*u\n\x0c\x43ontinuation\x12\x1c\n\x18\x43ONTINUATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONTINUATION_EXACT\x10\x01\x12\x18\n\x14\x43ONTINUATION_SAMPLED\x10\x02\x12\x15\n\x11\x43ONTINUATION_NONE\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x8c\x03\n\x10InferenceService\x12Y\n\x08Generate\x12$.parley.inference.v1.GenerateRequest\x1a%.parley.inference.v1.GenerateResponse0\x01\x12`\n\x0b\x43ountTokens\x12\'.parley.inference.v1.CountTokensRequest\x1a(.parley.inference.v1.CountTokensResponse\x12]\n\nListModels\x12&.parley.inference.v1.ListModelsRequest\x1a\'.parley.inference.v1.ListModelsResponse\x12\\\n\tWatchLoad\x12%.parley.inference.v1.WatchLoadRequest\x1a&.parley.inference.v1.WatchLoadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.inference.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=2059
-  _globals['_ROLE']._serialized_end=2139
-  _globals['_CONTINUATION']._serialized_start=2141
-  _globals['_CONTINUATION']._serialized_end=2258
-  _globals['_FINISHREASON']._serialized_start=2260
-  _globals['_FINISHREASON']._serialized_end=2355
+  _globals['_ROLE']._serialized_start=2102
+  _globals['_ROLE']._serialized_end=2182
+  _globals['_CONTINUATION']._serialized_start=2184
+  _globals['_CONTINUATION']._serialized_end=2301
+  _globals['_FINISHREASON']._serialized_start=2303
+  _globals['_FINISHREASON']._serialized_end=2398
   _globals['_CHATMESSAGE']._serialized_start=60
   _globals['_CHATMESSAGE']._serialized_end=131
   _globals['_SAMPLINGOPTIONS']._serialized_start=134
   _globals['_SAMPLINGOPTIONS']._serialized_end=338
   _globals['_GENERATEREQUEST']._serialized_start=341
-  _globals['_GENERATEREQUEST']._serialized_end=615
-  _globals['_GENERATERESPONSE']._serialized_start=618
-  _globals['_GENERATERESPONSE']._serialized_end=820
-  _globals['_GENERATIONSTARTED']._serialized_start=823
-  _globals['_GENERATIONSTARTED']._serialized_end=1028
-  _globals['_GENERATIONCHUNK']._serialized_start=1030
-  _globals['_GENERATIONCHUNK']._serialized_end=1096
-  _globals['_GENERATIONFINISHED']._serialized_start=1099
-  _globals['_GENERATIONFINISHED']._serialized_end=1257
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1260
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1403
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1405
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1489
-  _globals['_LISTMODELSREQUEST']._serialized_start=1491
-  _globals['_LISTMODELSREQUEST']._serialized_end=1510
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1512
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1576
-  _globals['_MODEL']._serialized_start=1578
-  _globals['_MODEL']._serialized_end=1701
-  _globals['_WATCHLOADREQUEST']._serialized_start=1703
-  _globals['_WATCHLOADREQUEST']._serialized_end=1751
-  _globals['_WATCHLOADRESPONSE']._serialized_start=1753
-  _globals['_WATCHLOADRESPONSE']._serialized_end=1821
-  _globals['_LOADREPORT']._serialized_start=1824
-  _globals['_LOADREPORT']._serialized_end=2057
-  _globals['_INFERENCESERVICE']._serialized_start=2358
-  _globals['_INFERENCESERVICE']._serialized_end=2754
+  _globals['_GENERATEREQUEST']._serialized_end=639
+  _globals['_GENERATERESPONSE']._serialized_start=642
+  _globals['_GENERATERESPONSE']._serialized_end=844
+  _globals['_GENERATIONSTARTED']._serialized_start=847
+  _globals['_GENERATIONSTARTED']._serialized_end=1052
+  _globals['_GENERATIONCHUNK']._serialized_start=1054
+  _globals['_GENERATIONCHUNK']._serialized_end=1120
+  _globals['_GENERATIONFINISHED']._serialized_start=1123
+  _globals['_GENERATIONFINISHED']._serialized_end=1281
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1284
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1427
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1429
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1513
+  _globals['_LISTMODELSREQUEST']._serialized_start=1515
+  _globals['_LISTMODELSREQUEST']._serialized_end=1534
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1536
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1600
+  _globals['_MODEL']._serialized_start=1603
+  _globals['_MODEL']._serialized_end=1744
+  _globals['_WATCHLOADREQUEST']._serialized_start=1746
+  _globals['_WATCHLOADREQUEST']._serialized_end=1794
+  _globals['_WATCHLOADRESPONSE']._serialized_start=1796
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1864
+  _globals['_LOADREPORT']._serialized_start=1867
+  _globals['_LOADREPORT']._serialized_end=2100
+  _globals['_INFERENCESERVICE']._serialized_start=2401
+  _globals['_INFERENCESERVICE']._serialized_end=2797
 # @@protoc_insertion_point(module_scope)

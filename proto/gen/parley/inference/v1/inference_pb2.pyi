@@ -188,6 +188,7 @@ class GenerateRequest(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
+    OWN_FLEET_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Unique among live requests of the replica: "{runID}:{attempt}:{try}"."""
     model: _builtins.str
@@ -203,6 +204,10 @@ class GenerateRequest(_message.Message):
     model_revision: _builtins.str
     """Refused with FAILED_PRECONDITION `model_revision_mismatch` when the replica
     serves another revision; empty: any.
+    """
+    own_fleet_only: _builtins.bool
+    """Refused with FAILED_PRECONDITION `external_engine` by a replica whose engine
+    is outside the operator's own fleet (see Model).
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
@@ -226,10 +231,11 @@ class GenerateRequest(_message.Message):
         cache_salt: _builtins.str = ...,
         priority: _builtins.int = ...,
         model_revision: _builtins.str = ...,
+        own_fleet_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "generated_token_ids", b"generated_token_ids", "messages", b"messages", "model", b"model", "model_revision", b"model_revision", "priority", b"priority", "request_id", b"request_id", "sampling", b"sampling", "template_time", b"template_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "generated_token_ids", b"generated_token_ids", "messages", b"messages", "model", b"model", "model_revision", b"model_revision", "own_fleet_only", b"own_fleet_only", "priority", b"priority", "request_id", b"request_id", "sampling", b"sampling", "template_time", b"template_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,6 +487,7 @@ class Model(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     TOKENIZER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     context_length: _builtins.int
     """Tokens of prompt and answer together."""
@@ -488,6 +495,10 @@ class Model(_message.Message):
     """`vllm`, `openai` or `sim`."""
     revision: _builtins.str
     tokenizer_id: _builtins.str
+    external: _builtins.bool
+    """What is asked leaves the operator's own fleet: an upstream of somebody else
+    draws the answers.
+    """
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters, each selectable as a model."""
@@ -501,10 +512,11 @@ class Model(_message.Message):
         revision: _builtins.str = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         tokenizer_id: _builtins.str = ...,
+        external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_length", b"context_length", "engine", b"engine", "model_id", b"model_id", "revision", b"revision", "tokenizer_id", b"tokenizer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_length", b"context_length", "engine", b"engine", "external", b"external", "model_id", b"model_id", "revision", b"revision", "tokenizer_id", b"tokenizer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,7 +78,8 @@ class InferenceServiceServicer:
         RESOURCE_EXHAUSTED `overloaded` (the queue at the door is full; retry
         elsewhere); UNAVAILABLE `engine_unavailable` (starting, draining or dead;
         nothing was drawn); ABORTED `engine_lost` (the engine died in mid-answer;
-        continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`.
+        continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`,
+        `external_engine` (it is one, and the request must not go to one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

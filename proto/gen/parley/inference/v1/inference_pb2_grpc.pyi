@@ -57,7 +57,8 @@ class InferenceServiceStub:
     RESOURCE_EXHAUSTED `overloaded` (the queue at the door is full; retry
     elsewhere); UNAVAILABLE `engine_unavailable` (starting, draining or dead;
     nothing was drawn); ABORTED `engine_lost` (the engine died in mid-answer;
-    continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`.
+    continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`,
+    `external_engine` (it is one, and the request must not go to one).
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """Counts tokens of messages with the model's tokenizer and chat template,
@@ -97,7 +98,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     RESOURCE_EXHAUSTED `overloaded` (the queue at the door is full; retry
     elsewhere); UNAVAILABLE `engine_unavailable` (starting, draining or dead;
     nothing was drawn); ABORTED `engine_lost` (the engine died in mid-answer;
-    continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`.
+    continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`,
+    `external_engine` (it is one, and the request must not go to one).
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Counts tokens of messages with the model's tokenizer and chat template,
@@ -140,7 +142,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED `overloaded` (the queue at the door is full; retry
         elsewhere); UNAVAILABLE `engine_unavailable` (starting, draining or dead;
         nothing was drawn); ABORTED `engine_lost` (the engine died in mid-answer;
-        continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`.
+        continue elsewhere); FAILED_PRECONDITION `continuation_unsupported`,
+        `external_engine` (it is one, and the request must not go to one).
         """
 
     @_abc_1.abstractmethod

@@ -102,8 +102,9 @@ class SessionServiceServicer:
     def CreateChat(self, request, context):
         """Creates an empty chat, no run. Repeating it with the same id, or with the same
         idempotency key, is the same chat. Errors: NOT_FOUND `model_not_found`, and
-        `not_found` where the key's chat was deleted; ALREADY_EXISTS
-        `idempotency_key_reused`; UNAVAILABLE `engine_unavailable`.
+        `not_found` where the key's chat was deleted; PERMISSION_DENIED
+        `model_not_allowed`; ALREADY_EXISTS `idempotency_key_reused`; UNAVAILABLE
+        `engine_unavailable`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,10 +125,11 @@ class SessionServiceServicer:
         A key belongs to the user of the call; one that acts as the owner uses the
         owner's keys.
 
-        Errors: NOT_FOUND `not_found`, `model_not_found`; FAILED_PRECONDITION
-        `run_in_progress` (metadata `run_id`), `context_too_long`; ALREADY_EXISTS
-        `idempotency_key_reused`; RESOURCE_EXHAUSTED `rate_limited`, `queue_full`,
-        `overloaded`; UNAVAILABLE `engine_unavailable`.
+        Errors: NOT_FOUND `not_found`, `model_not_found`; PERMISSION_DENIED
+        `model_not_allowed`; FAILED_PRECONDITION `run_in_progress` (metadata
+        `run_id`), `context_too_long`; ALREADY_EXISTS `idempotency_key_reused`;
+        RESOURCE_EXHAUSTED `rate_limited`, `queue_full`, `overloaded`; UNAVAILABLE
+        `engine_unavailable`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,8 +201,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that the fleet serves now, none while no engine is up. Errors:
-        the common ones.
+        """Lists the models that the fleet serves now and the tenant may use, none while no
+        engine is up. Errors: the common ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,8 +52,9 @@ class SessionServiceStub:
     CreateChat: _grpc.UnaryUnaryMultiCallable[_session_pb2.CreateChatRequest, _session_pb2.CreateChatResponse]
     """Creates an empty chat, no run. Repeating it with the same id, or with the same
     idempotency key, is the same chat. Errors: NOT_FOUND `model_not_found`, and
-    `not_found` where the key's chat was deleted; ALREADY_EXISTS
-    `idempotency_key_reused`; UNAVAILABLE `engine_unavailable`.
+    `not_found` where the key's chat was deleted; PERMISSION_DENIED
+    `model_not_allowed`; ALREADY_EXISTS `idempotency_key_reused`; UNAVAILABLE
+    `engine_unavailable`.
     """
     Complete: _grpc.UnaryStreamMultiCallable[_session_pb2.CompleteRequest, _session_pb2.CompleteResponse]
     """Accepts a turn, in a new chat or an existing one, and streams its run.
@@ -70,10 +71,11 @@ class SessionServiceStub:
     A key belongs to the user of the call; one that acts as the owner uses the
     owner's keys.
 
-    Errors: NOT_FOUND `not_found`, `model_not_found`; FAILED_PRECONDITION
-    `run_in_progress` (metadata `run_id`), `context_too_long`; ALREADY_EXISTS
-    `idempotency_key_reused`; RESOURCE_EXHAUSTED `rate_limited`, `queue_full`,
-    `overloaded`; UNAVAILABLE `engine_unavailable`.
+    Errors: NOT_FOUND `not_found`, `model_not_found`; PERMISSION_DENIED
+    `model_not_allowed`; FAILED_PRECONDITION `run_in_progress` (metadata
+    `run_id`), `context_too_long`; ALREADY_EXISTS `idempotency_key_reused`;
+    RESOURCE_EXHAUSTED `rate_limited`, `queue_full`, `overloaded`; UNAVAILABLE
+    `engine_unavailable`.
     """
     AttachRun: _grpc.UnaryStreamMultiCallable[_session_pb2.AttachRunRequest, _session_pb2.AttachRunResponse]
     """Streams a run's events from a byte offset on: `accepted`, then as Complete.
@@ -106,8 +108,8 @@ class SessionServiceStub:
     NOT_FOUND `not_found`, also for a message that is no answer.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListModelsRequest, _session_pb2.ListModelsResponse]
-    """Lists the models that the fleet serves now, none while no engine is up. Errors:
-    the common ones.
+    """Lists the models that the fleet serves now and the tenant may use, none while no
+    engine is up. Errors: the common ones.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetUsageRequest, _session_pb2.GetUsageResponse]
     """Reports the user's usage by day (UTC), one entry for each day with any, oldest
@@ -120,8 +122,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     CreateChat: _aio.UnaryUnaryMultiCallable[_session_pb2.CreateChatRequest, _session_pb2.CreateChatResponse]  # type: ignore[assignment]
     """Creates an empty chat, no run. Repeating it with the same id, or with the same
     idempotency key, is the same chat. Errors: NOT_FOUND `model_not_found`, and
-    `not_found` where the key's chat was deleted; ALREADY_EXISTS
-    `idempotency_key_reused`; UNAVAILABLE `engine_unavailable`.
+    `not_found` where the key's chat was deleted; PERMISSION_DENIED
+    `model_not_allowed`; ALREADY_EXISTS `idempotency_key_reused`; UNAVAILABLE
+    `engine_unavailable`.
     """
     Complete: _aio.UnaryStreamMultiCallable[_session_pb2.CompleteRequest, _session_pb2.CompleteResponse]  # type: ignore[assignment]
     """Accepts a turn, in a new chat or an existing one, and streams its run.
@@ -138,10 +141,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     A key belongs to the user of the call; one that acts as the owner uses the
     owner's keys.
 
-    Errors: NOT_FOUND `not_found`, `model_not_found`; FAILED_PRECONDITION
-    `run_in_progress` (metadata `run_id`), `context_too_long`; ALREADY_EXISTS
-    `idempotency_key_reused`; RESOURCE_EXHAUSTED `rate_limited`, `queue_full`,
-    `overloaded`; UNAVAILABLE `engine_unavailable`.
+    Errors: NOT_FOUND `not_found`, `model_not_found`; PERMISSION_DENIED
+    `model_not_allowed`; FAILED_PRECONDITION `run_in_progress` (metadata
+    `run_id`), `context_too_long`; ALREADY_EXISTS `idempotency_key_reused`;
+    RESOURCE_EXHAUSTED `rate_limited`, `queue_full`, `overloaded`; UNAVAILABLE
+    `engine_unavailable`.
     """
     AttachRun: _aio.UnaryStreamMultiCallable[_session_pb2.AttachRunRequest, _session_pb2.AttachRunResponse]  # type: ignore[assignment]
     """Streams a run's events from a byte offset on: `accepted`, then as Complete.
@@ -174,8 +178,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     NOT_FOUND `not_found`, also for a message that is no answer.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_session_pb2.ListModelsRequest, _session_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that the fleet serves now, none while no engine is up. Errors:
-    the common ones.
+    """Lists the models that the fleet serves now and the tenant may use, none while no
+    engine is up. Errors: the common ones.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_session_pb2.GetUsageRequest, _session_pb2.GetUsageResponse]  # type: ignore[assignment]
     """Reports the user's usage by day (UTC), one entry for each day with any, oldest
@@ -191,8 +195,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.CreateChatResponse, _abc.Awaitable[_session_pb2.CreateChatResponse]]:
         """Creates an empty chat, no run. Repeating it with the same id, or with the same
         idempotency key, is the same chat. Errors: NOT_FOUND `model_not_found`, and
-        `not_found` where the key's chat was deleted; ALREADY_EXISTS
-        `idempotency_key_reused`; UNAVAILABLE `engine_unavailable`.
+        `not_found` where the key's chat was deleted; PERMISSION_DENIED
+        `model_not_allowed`; ALREADY_EXISTS `idempotency_key_reused`; UNAVAILABLE
+        `engine_unavailable`.
         """
 
     @_abc_1.abstractmethod
@@ -215,10 +220,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         A key belongs to the user of the call; one that acts as the owner uses the
         owner's keys.
 
-        Errors: NOT_FOUND `not_found`, `model_not_found`; FAILED_PRECONDITION
-        `run_in_progress` (metadata `run_id`), `context_too_long`; ALREADY_EXISTS
-        `idempotency_key_reused`; RESOURCE_EXHAUSTED `rate_limited`, `queue_full`,
-        `overloaded`; UNAVAILABLE `engine_unavailable`.
+        Errors: NOT_FOUND `not_found`, `model_not_found`; PERMISSION_DENIED
+        `model_not_allowed`; FAILED_PRECONDITION `run_in_progress` (metadata
+        `run_id`), `context_too_long`; ALREADY_EXISTS `idempotency_key_reused`;
+        RESOURCE_EXHAUSTED `rate_limited`, `queue_full`, `overloaded`; UNAVAILABLE
+        `engine_unavailable`.
         """
 
     @_abc_1.abstractmethod
@@ -305,8 +311,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ListModelsResponse, _abc.Awaitable[_session_pb2.ListModelsResponse]]:
-        """Lists the models that the fleet serves now, none while no engine is up. Errors:
-        the common ones.
+        """Lists the models that the fleet serves now and the tenant may use, none while no
+        engine is up. Errors: the common ones.
         """
 
     @_abc_1.abstractmethod

@@ -108,6 +108,7 @@ RUN_PROBLEMS: Final = (
     "engine_lost",
     "engine_unavailable",
     "log_lost",
+    "model_not_allowed",
     "model_not_found",
     "poisoned",
     "queue_full",

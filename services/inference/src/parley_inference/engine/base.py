@@ -171,7 +171,8 @@ class Step:
 class ModelInfo:
     """What is served. ``end_token_ids`` end an answer; ``vocab_size`` bounds token ids.
 
-    ``adapters`` can be asked for by name instead of the model.
+    ``adapters`` can be asked for by name instead of the model. ``external``: what is asked
+    leaves the operator's own fleet.
     """
 
     model_id: str
@@ -183,6 +184,7 @@ class ModelInfo:
     end_token_ids: frozenset[int]
     max_running: int
     adapters: tuple[str, ...] = ()
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def _openai(settings: Settings) -> Engine:
             retries=settings.upstream_retries,
             start_seconds=settings.upstream_start_seconds,
             look_seconds=settings.upstream_look_seconds,
+            external=settings.upstream_fleet == "external",
         ),
         Upstream(
             UpstreamOptions(

@@ -179,7 +179,8 @@ class ContextBuilder:
         fixed = 0
         for batch in _batches([m for m in messages if m.id not in of]):
             asked = chat_messages(system, tuple(batch))
-            counts = await self._fleet.count_tokens(model.id, asked, self._count_timeout)
+            tenant = batch[0].tenant
+            counts = await self._fleet.count_tokens(model.id, asked, self._count_timeout, tenant)
             own = counts.tokens[-len(batch) :]
             fixed = counts.overhead + sum(counts.tokens[: -len(batch)])
             if len(self._overheads) >= MAX_KNOWN_TEMPLATES:

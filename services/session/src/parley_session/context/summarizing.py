@@ -91,7 +91,7 @@ class Summarizer:
 
     async def _extend(self, run: Run, chat: Chat, prompt: Prompt) -> str:
         """Do so; the outcome, empty: it is not due."""
-        model = await self._fleet.find(run.request.model)
+        model = await self._fleet.find(run.request.model, run.tenant)
         since = chat.summary.until_seq if chat.summary else 0
         until = _fold_until(since, run.seq + 2)
         if until <= since or not _is_due(run, prompt, model, since):
@@ -131,6 +131,7 @@ class Summarizer:
         draw = Draw(
             request=request,
             request_id=f"{run.id}:summary",
+            tenant=run.tenant,
             deadline=asyncio.get_running_loop().time() + SECONDS,
             affinity=chat.id,
         )

@@ -46,6 +46,16 @@ def model_not_found(model: str) -> ServiceError:
     )
 
 
+def model_not_allowed(model: str) -> ServiceError:
+    """Only engines outside the operator's own fleet serve it, and the tenant may use none."""
+    return ServiceError(
+        grpc.StatusCode.PERMISSION_DENIED,
+        "model_not_allowed",
+        f"only engines outside the operator's own fleet serve the model {model!r}, "
+        "and what you ask must not leave it",
+    )
+
+
 def idempotency_key_reused() -> ServiceError:
     """The key stands for another request."""
     return ServiceError(

@@ -26,6 +26,8 @@ class Model:
     revision: str
     tokenizer_id: str
     adapters: tuple[str, ...] = ()
+    # Drawn outside the operator's own fleet.
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Draw:
     """What to draw: a request, and what the fleet needs to place it.
 
     `request` is without `request_id`, which the fleet sets at each try from
-    `request_id`.
+    `request_id`, and without `own_fleet_only`, which it sets by the tenant's policy.
     """
 
     request: pb.GenerateRequest
@@ -58,6 +60,8 @@ class Draw:
     affinity: str
     # Bytes of the answer that exist already, those of `generated_token_ids`.
     offset: int = 0
+    # Whose it is: not every tenant may be served by every engine.
+    tenant: str = ""
     # Called when the request was sent to an engine, each time.
     placed: Callable[[], None] = _nobody_asks
 
@@ -71,15 +75,16 @@ ANY_MODEL = ""
 
 
 class Fleet(Protocol):
-    """Engines, seen as one."""
+    """Engines, seen as one. A tenant meets only those that it is allowed."""
 
-    async def models(self) -> Sequence[Model]:
-        """List the models that are served now, each once."""
+    async def models(self, tenant: str) -> Sequence[Model]:
+        """List the models that a tenant is served now, each once."""
 
-    async def find(self, model: str) -> Model:
+    async def find(self, model: str, tenant: str) -> Model:
         """Return a model (or adapter) by name; an empty name is the default model.
 
-        Raises `model_not_found`; `engine_unavailable` when no engine is ready.
+        Raises `model_not_found`; `model_not_allowed` where only engines serve it that the
+        tenant is not allowed; `engine_unavailable` when no engine is ready.
         """
 
     def room(self, model: str) -> int:
@@ -98,7 +103,7 @@ class Fleet(Protocol):
         """
 
     async def count_tokens(
-        self, model: str, messages: Sequence[pb.ChatMessage], timeout: float
+        self, model: str, messages: Sequence[pb.ChatMessage], timeout: float, tenant: str
     ) -> TokenCounts:
         """Count the tokens of messages; at most 1,000. `timeout` in seconds.
 
@@ -106,7 +111,7 @@ class Fleet(Protocol):
         """
 
     async def check_sampling(
-        self, model: str, sampling: pb.SamplingOptions, timeout: float
+        self, model: str, sampling: pb.SamplingOptions, timeout: float, tenant: str
     ) -> None:
         """Ask an engine whether it can serve these options. `timeout` in seconds.
 

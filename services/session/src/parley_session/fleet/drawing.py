@@ -26,7 +26,14 @@ MAX_REFUSALS = 8
 
 # The engine did not take the request: another one may.
 NOT_TAKEN = frozenset(
-    {"engine_unavailable", "unavailable", "overloaded", "cancelled", "model_revision_mismatch"}
+    {
+        "engine_unavailable",
+        "unavailable",
+        "overloaded",
+        "cancelled",
+        "model_revision_mismatch",
+        "external_engine",
+    }
 )
 # The engine, or the way to it, was lost in mid-answer, or does not make sense.
 _LOST = frozenset({"engine_lost", "unavailable", "engine_unavailable", "cancelled", "internal"})
@@ -35,9 +42,12 @@ _LOST = frozenset({"engine_lost", "unavailable", "engine_unavailable", "cancelle
 class Drawing:
     """What is known of an answer that is drawn. `request` grows by the tokens drawn."""
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, *, own_fleet_only: bool) -> None:
         self.request = pb.GenerateRequest()
         self.request.CopyFrom(draw.request)
+        # Said to the engine as well: what is known of it here may be old.
+        self.request.own_fleet_only = own_fleet_only
+        self.tenant = draw.tenant
         # Addresses of engines that are not to be tried again in this round.
         self.tried: set[str] = set()
         self.finished = False

@@ -146,5 +146,6 @@ def _model(name: str, model: pb.Model) -> Model:
         engine=model.engine,
         revision=model.revision,
         tokenizer_id=model.tokenizer_id,
+        external=model.external,
         adapters=tuple(model.adapters) if name == model.model_id else (),
     )

@@ -27,6 +27,7 @@ from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp, ro
 from parley_session.fleet.drawing import NOT_TAKEN, Drawing
 from parley_session.fleet.engine import Engine
 from parley_session.fleet.outliers import OutlierLimits, Outliers
+from parley_session.fleet.policy import EnginePolicy
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class FleetOptions:
     # Time in which a new engine, or one that was taken back, comes to its full share.
     slow_start_seconds: float = 30.0
     outliers: OutlierLimits = field(default_factory=OutlierLimits)
+    policy: EnginePolicy = field(default_factory=EnginePolicy)
 
 
 class GrpcFleet:
@@ -61,6 +63,7 @@ class GrpcFleet:
         security: Security | None = None,
     ) -> None:
         self._options = options or FleetOptions()
+        self._policy = self._options.policy
         self._chooser = Chooser(self._options.strategy)
         self._outliers = Outliers(self._options.outliers)
         # What an engine of each base model batches, as last seen.
@@ -84,26 +87,30 @@ class GrpcFleet:
 
     # models -------------------------------------------------------------------
 
-    async def models(self) -> Sequence[Model]:
+    async def models(self, tenant: str = "") -> Sequence[Model]:
         """See `Fleet.models`."""
         served: dict[str, Model] = {}
         for replica in self._replicas.ready():
             for name, model in replica.attachment.models.items():
                 # An adapter is listed with its base model.
-                if model.adapters or not self._is_adapter(replica.attachment, name):
+                listed = model.adapters or not self._is_adapter(replica.attachment, name)
+                if listed and self._policy.allows(tenant, model):
                     served.setdefault(name, model)
         return [served[name] for name in sorted(served)]
 
-    async def find(self, model: str) -> Model:
+    async def find(self, model: str, tenant: str = "") -> Model:
         """See `Fleet.find`."""
-        name = model or self._options.default_model or await self._first_model()
+        name = model or self._options.default_model or await self._first_model(tenant)
         for replica in self._replicas.ready():
             found = replica.attachment.models.get(name)
-            if found is not None:
+            if found is not None and self._policy.allows(tenant, found):
                 return found
         ready = [r for r in self._replicas.ready() if r.attachment.models]
-        known = any(name in replica.attachment.models for replica in self._replicas.all())
-        if not ready or known:
+        known = [r.attachment.models.get(name) for r in self._replicas.all()]
+        served = [found for found in known if found is not None]
+        if served and not any(self._policy.allows(tenant, found) for found in served):
+            raise errors.model_not_allowed(name)
+        if not ready or served:
             raise errors.engine_unavailable()
         raise errors.model_not_found(name)
 
@@ -141,8 +148,8 @@ class GrpcFleet:
             )
         return work
 
-    async def _first_model(self) -> str:
-        listed = await self.models()
+    async def _first_model(self, tenant: str) -> str:
+        listed = await self.models(tenant)
         if not listed:
             raise errors.engine_unavailable()
         return listed[0].id
@@ -154,29 +161,29 @@ class GrpcFleet:
     # tokens -------------------------------------------------------------------
 
     async def count_tokens(
-        self, model: str, messages: Sequence[pb.ChatMessage], timeout: float
+        self, model: str, messages: Sequence[pb.ChatMessage], timeout: float, tenant: str = ""
     ) -> TokenCounts:
         """See `Fleet.count_tokens`."""
         request = pb.CountTokensRequest(model=model, messages=messages)
-        counts = await self._count(request, timeout)
+        counts = await self._count(request, timeout, tenant)
         return TokenCounts(tuple(counts.tokens), counts.overhead_tokens, counts.tokenizer_id)
 
     async def check_sampling(
-        self, model: str, sampling: pb.SamplingOptions, timeout: float
+        self, model: str, sampling: pb.SamplingOptions, timeout: float, tenant: str = ""
     ) -> None:
         """See `Fleet.check_sampling`."""
         any_message = pb.ChatMessage(role=pb.ROLE_USER, content="?")
         request = pb.CountTokensRequest(model=model, messages=[any_message], sampling=sampling)
-        await self._count(request, timeout)
+        await self._count(request, timeout, tenant)
 
     async def _count(
-        self, request: pb.CountTokensRequest, timeout: float
+        self, request: pb.CountTokensRequest, timeout: float, tenant: str
     ) -> pb.CountTokensResponse:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         tried: set[str] = set()
         while len(tried) < MAX_COUNT_TRIES and (left := deadline - loop.time()) > 0:
-            able = self._able(request.model, tried)
+            able = self._able(request.model, tried, tenant)
             if not able:
                 break
             last = len(able) == 1 or len(tried) + 1 == MAX_COUNT_TRIES
@@ -200,7 +207,7 @@ class GrpcFleet:
 
     async def draw(self, draw: Draw) -> AsyncGenerator[pb.GenerateResponse, None]:
         """See `Fleet.draw`."""
-        drawing = Drawing(draw)
+        drawing = Drawing(draw, own_fleet_only=self._policy.own_only(draw.tenant))
         while True:
             replica = await self._place(drawing, draw.affinity)
             stream = open_stream(
@@ -232,7 +239,7 @@ class GrpcFleet:
     async def _place(self, drawing: Drawing, affinity: str) -> Replica[Engine]:
         """Choose an engine that was not tried yet; when all were, wait and begin again."""
         while True:
-            able = self._able(drawing.request.model, drawing.tried)
+            able = self._able(drawing.request.model, drawing.tried, drawing.tenant)
             same = [r for r in able if drawing.takes(r.attachment)]
             if able and not same and drawing.forget_revision():
                 continue
@@ -265,15 +272,26 @@ class GrpcFleet:
             for replica in replicas
         ]
 
-    def _able(self, model: str, tried: Collection[str] = ()) -> list[Replica[Engine]]:
-        """List the engines that can take a request for a model and were not `tried`."""
+    def _able(
+        self, model: str, tried: Collection[str] = (), tenant: str | None = None
+    ) -> list[Replica[Engine]]:
+        """List the engines that can take a request for a model and were not `tried`.
+
+        None as `tenant`: whoever asks.
+        """
         serving = {
             replica.address: replica
             for replica in self._replicas.ready()
-            if (model in replica.attachment.models or not model) and not replica.attachment.draining
+            if not replica.attachment.draining and self._serves(replica.attachment, model, tenant)
         }
         able = self._outliers.able(list(serving), self._now())
         return [serving[address] for address in able if address not in tried]
+
+    def _serves(self, engine: Engine, model: str, tenant: str | None) -> bool:
+        if not model:
+            return True
+        found = engine.models.get(model)
+        return found is not None and (tenant is None or self._policy.allows(tenant, found))
 
     # outliers -----------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class ChatCalls(pb_grpc.SessionServiceServicer):
         request: pb.ListModelsRequest,  # noqa: ARG002
         context: Context,
     ) -> pb.ListModelsResponse:
-        """List the models that the fleet serves now."""
-        with asked_by(context):
-            models = await self._fleet.models()
+        """List the models that the fleet serves now and the tenant may use."""
+        with asked_by(context) as principal:
+            models = await self._fleet.models(principal.tenant)
             return pb.ListModelsResponse(models=[to_proto.model(model) for model in models])

@@ -124,7 +124,7 @@ class Acceptance:
         key: IdempotencyRecord | None,
     ) -> Accepted | None:
         """Insert the chat with its first turn. None: a chat with this id is there."""
-        model = await self._fleet.find(new.model)
+        model = await self._fleet.find(new.model, principal.tenant)
         ticket = Ticket(asked.run_id, principal.tenant, user)
         async with self._gate.admit(model.id, ticket) as room:
             empty = new_chat(
@@ -168,7 +168,7 @@ class Acceptance:
         long is refused: the question itself.
         """
         turn = self._turn(asked, chat.model, seq=chat.next_seq)
-        model = await self._fleet.find(chat.model)
+        model = await self._fleet.find(chat.model, chat.tenant)
         alone = replace(asked.options, history=HistoryStrategy.TRUNCATE, history_turns=0)
         await self._context.build(model, chat.system, question_of(chat, turn), alone)
         await self._claim(key)
@@ -190,18 +190,19 @@ class Acceptance:
         It is still right after acceptance: that holds only if the chat has not changed.
         """
         options = turn.request.options
-        model = await self._fleet.find(turn.request.model)
+        model = await self._fleet.find(turn.request.model, chat.tenant)
         if options.json_schema:
-            await self._check_schema(model.id, options)
+            await self._check_schema(model.id, options, chat.tenant)
         with _tracer.start_as_current_span("context"):
             return await self._context.build(
                 model, chat.system, question_of(chat, turn), options, chat.summary
             )
 
-    async def _check_schema(self, model: str, options: Options) -> None:
+    async def _check_schema(self, model: str, options: Options, tenant: str) -> None:
         """Have an engine refuse a schema that it follows nowhere. Raises `invalid_request`."""
         try:
-            await self._fleet.check_sampling(model, sampling_of(options), CHECK_SECONDS)
+            sampling = sampling_of(options)
+            await self._fleet.check_sampling(model, sampling, CHECK_SECONDS, tenant)
         except ServiceError as error:
             if error.code != "invalid_request":
                 raise

@@ -88,7 +88,7 @@ class Producer:
         question = await persistently(partial(self._store.get_message, principal, question_id))
         if chat is None or chat.deleted_at is not None or question is None:
             raise Deleted
-        model = await self._fleet.find(run.request.model)
+        model = await self._fleet.find(run.request.model, run.tenant)
         options = run.request.options
         return await persistently(
             partial(self._context.build, model, chat.system, question, options, chat.summary)
@@ -104,6 +104,7 @@ class Producer:
         draw = Draw(
             request=generate_request(run, prompt, work.writer.token_ids),
             request_id=f"{run.id}:{run.attempt}",
+            tenant=run.tenant,
             deadline=work.deadline,
             affinity=run.chat,
             offset=work.live.length,

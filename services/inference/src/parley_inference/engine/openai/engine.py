@@ -53,7 +53,10 @@ _END_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class OpenAiOptions:
-    """What is asked of the upstream. Times in seconds; ``upstream_model``: its name there."""
+    """What is asked of the upstream. Times in seconds; ``upstream_model``: its name there.
+
+    ``external``: the upstream is outside the operator's own fleet.
+    """
 
     model_id: str
     upstream_model: str
@@ -64,6 +67,7 @@ class OpenAiOptions:
     retries: int = 2
     start_seconds: float = 600.0
     look_seconds: float = 5.0
+    external: bool = True
 
 
 class OpenAiEngine:
@@ -148,6 +152,7 @@ class OpenAiEngine:
             vocab_size=text_ids.VOCAB_SIZE,
             end_token_ids=frozenset(),
             max_running=options.max_running,
+            external=options.external,
         )
 
     async def _look(self) -> None:
