@@ -25,8 +25,9 @@ SOURCES := services/gateway/src services/session/src services/cache/src services
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z][a-z0-9-]*:.*## / {printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nVariables of run: ENGINE=vllm|sim MODEL= MODEL_ID= PORT=8080 GATEWAYS= SESSIONS= WORKERS= CACHES= ENGINES=\n'
-	@printf 'AUTH=none|keys OTLP_ENDPOINT= MONGODB_URI= REDIS_URL=; PYTHON= names the Python to set up with\n'
+	@printf '\nVariables of run: ENGINE=vllm|sim|openai MODEL= MODEL_ID= PORT=8080 GATEWAYS= SESSIONS= WORKERS= CACHES= ENGINES=\n'
+	@printf 'UPSTREAM=http://host:8000/v1 UPSTREAM_KEY_FILE= (of ENGINE=openai) AUTH=none|keys\n'
+	@printf 'OTLP_ENDPOINT= MONGODB_URI= REDIS_URL=; PYTHON= names the Python to set up with\n'
 
 .PHONY: run
 run:  ## Set up what is missing and start the whole platform, until Ctrl-C

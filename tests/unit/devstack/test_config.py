@@ -31,7 +31,7 @@ def test_every_mistake_is_told_at_once() -> None:
             {"ENGINE": "gpt", "PORT": "http", "SESSIONS": "0", "WORKERS": "many"}
         )
     assert str(caught.value).splitlines() == [
-        "ENGINE=gpt: expected one of vllm, sim.",
+        "ENGINE=gpt: expected one of vllm, sim, openai.",
         "SESSIONS=0: expected a number from 1 to 16.",
         "WORKERS=many: expected a number from 0 to 16.",
         "PORT=http: expected a number from 0 to 65535.",
@@ -98,7 +98,38 @@ def test_make_run_tells_all_that_is_mistyped_before_it_begins(
         monkeypatch.setenv(name, value)
     assert bootstrap.main(["--engine", "vlm", "--port", "abc"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "ENGINE=vlm: expected one of vllm, sim.",
+        "ENGINE=vlm: expected one of vllm, sim, openai.",
         "SESSIONS=0: expected a number from 1 to 16.",
         "PORT=abc: expected a number from 0 to 65535.",
     ]
+
+
+def test_an_upstream_is_told_to_the_engines_that_stand_before_it(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-secret")
+    config = StackConfig.from_environment(
+        {"ENGINE": "openai", "UPSTREAM": "http://llm.example:8000", "UPSTREAM_KEY_FILE": str(key)}
+    )
+    assert config.upstream == "http://llm.example:8000/v1"
+    env = plans_of(lay_out(config))["inference-1"].env
+    assert env["PARLEY_INFERENCE_ENGINE"] == "openai"
+    assert env["PARLEY_INFERENCE_UPSTREAM_URL"] == "http://llm.example:8000/v1"
+    assert env["PARLEY_INFERENCE_UPSTREAM_API_KEY_FILE"] == str(key)
+
+
+@pytest.mark.parametrize(
+    ("environment", "mistake"),
+    [
+        ({"ENGINE": "openai"}, "UPSTREAM=: ENGINE=openai needs the server's address"),
+        ({"ENGINE": "openai", "UPSTREAM": "llm:8000"}, "UPSTREAM=llm:8000: ENGINE=openai needs"),
+        ({"ENGINE": "openai", "UPSTREAM": "http://me:pw@llm/v1"}, "needs the server's address"),
+        ({"ENGINE": "sim", "UPSTREAM": "http://llm/v1"}, "only ENGINE=openai has an upstream"),
+        (
+            {"ENGINE": "openai", "UPSTREAM": "http://llm/v1", "UPSTREAM_KEY_FILE": "/no/such"},
+            "UPSTREAM_KEY_FILE=/no/such: there is no such file",
+        ),
+    ],
+)
+def test_an_upstream_that_cannot_be_used_is_told(environment: dict[str, str], mistake: str) -> None:
+    with pytest.raises(DevstackError, match=mistake):
+        StackConfig.from_environment(environment)

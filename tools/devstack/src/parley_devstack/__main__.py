@@ -6,8 +6,9 @@
     python -m parley_devstack preflight  say what this machine lacks
     python -m parley_devstack model      fetch and convert the small model
 
-Settings come from the environment: ENGINE (vllm, sim), MODEL, MODEL_ID, PORT, GATEWAYS,
-SESSIONS, CACHES, ENGINES, AUTH (none, keys), OTLP_ENDPOINT, MONGODB_URI, REDIS_URL.
+Settings come from the environment: ENGINE (vllm, sim, openai), MODEL, MODEL_ID, UPSTREAM,
+UPSTREAM_KEY_FILE, PORT, GATEWAYS, SESSIONS, CACHES, ENGINES, AUTH (none, keys), OTLP_ENDPOINT,
+MONGODB_URI, REDIS_URL.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from parley_devstack.models import make_model
 from parley_devstack.preflight import has_gpu
 from parley_devstack.run import first_key, run
 from parley_devstack.setup import set_up
+from parley_devstack.upstream import look_at_upstream
 
 PIPE_WIDTH = 200
 
@@ -82,7 +84,8 @@ def _command(command: str, console: Console, began: float) -> int:
             _preflight(config)
             set_up(config, console)
             key = first_key(config)
-            return run(StackCore(config), console, began, key=key)
+            core = StackCore(look_at_upstream(config))
+            return run(core, console, began, key=key)
     return 0
 
 

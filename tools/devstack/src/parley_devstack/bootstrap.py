@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from parley_devstack.config import StackConfig
+from parley_devstack.config import ENGINES, StackConfig
 from parley_devstack.environments import (
     STEP_SECONDS,
     child_environment,
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="parley_devstack.bootstrap")
-    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--port", type=int, action="append", default=[], help="a port to serve on")
     parser.add_argument("--only-preflight", action="store_true", help="check and make nothing")
     parser.add_argument("--quiet", action="store_true", help="no checks where all is set up")

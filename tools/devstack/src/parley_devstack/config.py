@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from parley_devstack.errors import DevstackError
 from parley_devstack.paths import Paths, checkout
 
-ENGINES = ("vllm", "sim")
+ENGINES = ("vllm", "sim", "openai")
 AUTHS = ("none", "keys")
 MAX_REPLICAS = 16
 SMOLLM2 = "SmolLM2-135M-Instruct"
@@ -32,6 +33,9 @@ class StackConfig:
     engine: str = "sim"
     model: str = ""  # a folder or a Hugging Face name; "" = SmolLM2 (vllm), "sim" (sim)
     model_id: str = ""
+    # openai: up to `/chat/completions`, and a file with the key. Its model is named there.
+    upstream: str = ""
+    upstream_key_file: Path | None = None
     gateways: int = 1
     sessions: int = 1
     workers: int = 0  # make what waits, beside the sessions
@@ -87,6 +91,8 @@ class StackConfig:
             engine=reader.choice("ENGINE", ENGINES, "vllm"),
             model=environment.get("MODEL", ""),
             model_id=environment.get("MODEL_ID", ""),
+            upstream=reader.upstream(),
+            upstream_key_file=reader.file("UPSTREAM_KEY_FILE"),
             gateways=reader.number("GATEWAYS", 1, 1, MAX_REPLICAS),
             sessions=reader.number("SESSIONS", 1, 1, MAX_REPLICAS),
             workers=reader.number("WORKERS", 0, 0, MAX_REPLICAS),
@@ -131,6 +137,24 @@ class _Reader:
             self._mistakes.append(f"{name}={text}: expected one of {', '.join(allowed)}.")
             return default
         return text
+
+    def upstream(self) -> str:
+        text = self._environment.get("UPSTREAM", "").strip().rstrip("/")
+        wanted = self._environment.get("ENGINE", "").strip() == "openai"
+        if wanted and not re.fullmatch(r"https?://[^@\s?#]+", text):
+            self._mistakes.append(
+                f"UPSTREAM={text}: ENGINE=openai needs the server's address, as http://host:8000/v1."
+            )
+        if text and not wanted:
+            self._mistakes.append(f"UPSTREAM={text}: only ENGINE=openai has an upstream.")
+        # An address alone: where every server has its API.
+        return f"{text}/v1" if re.fullmatch(r"https?://[^/]+", text) else text
+
+    def file(self, name: str) -> Path | None:
+        text = self._environment.get(name, "").strip()
+        if text and not os.access(text, os.R_OK):
+            self._mistakes.append(f"{name}={text}: there is no such file that can be read.")
+        return Path(text).resolve() if text else None
 
     def finish(self) -> None:
         if self._mistakes:

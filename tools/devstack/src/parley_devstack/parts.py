@@ -110,6 +110,9 @@ class _Planner:
             model = str(config.paths.models / SMOLLM2)
             model_id = model_id or SMOLLM2
         settings = {"ENGINE": config.engine, "MODEL": model, "MODEL_ID": model_id}
+        if config.engine == "openai":
+            settings["UPSTREAM_URL"] = config.upstream
+            settings["UPSTREAM_API_KEY_FILE"] = str(config.upstream_key_file or "")
         return {name: value for name, value in settings.items() if value}
 
     def _cache_env(self, redis_url: str) -> Mapping[str, str]:

@@ -24,8 +24,8 @@ MAX_PYTHON = (3, 14)  # the newest one that the locked engine has wheels for
 MIN_GLIBC = (2, 35)
 # Seen: the development environment 0.7 GB, the engine's 5.8, its downloads as much again
 # in uv's cache where that is on another file system, the model 0.4.
-DISK_GIB = {"vllm": 12.0, "sim": 2.0}
-MEMORY_GIB = {"vllm": 6.0, "sim": 1.5}
+DISK_GIB = {"vllm": 12.0, "sim": 2.0, "openai": 2.0}
+MEMORY_GIB = {"vllm": 6.0, "sim": 1.5, "openai": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _platform(machine: Machine, engine: str) -> str | None:
         return None
     if machine.system == "Darwin" or (machine.system == "Linux" and machine.arch == "aarch64"):
         where = "macOS" if machine.system == "Darwin" else "Linux on arm64"
-        if engine == "sim":
+        if engine != "vllm":
             return None
         return (
             f"The vLLM engine is locked for Linux on x86-64 and does not run on {where}: "
