@@ -306,11 +306,6 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 	$(COMPILE) requirements/bench-peers.in -o requirements/bench-peers.txt
 	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 
-# Apart: its package is built to be read.
-.PHONY: lock-upstreams
-lock-upstreams: .dev
-	$(COMPILE) requirements/upstream-llama-cpp.in -o requirements/upstream-llama-cpp.txt
-
 .PHONY: ci
 ci:  ## What CI runs
 	.ci/run
