@@ -19,9 +19,11 @@ pytestmark = pytest.mark.integration
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, ready: bool = True, registry: CollectorRegistry | None = None
+    *, ready: bool = True, registry: CollectorRegistry | None = None, why: str = ""
 ) -> AsyncIterator[int]:
-    server = AdminServer("127.0.0.1", 0, lambda: ready, registry or CollectorRegistry())
+    server = AdminServer(
+        "127.0.0.1", 0, lambda: ready, registry or CollectorRegistry(), why=lambda: why
+    )
     port = await server.start()
     try:
         yield port
@@ -94,6 +96,13 @@ async def test_readiness_is_what_the_service_says(ready: bool, status: int) -> N
     async with serving(ready=ready) as port:
         assert (await fetch(port, "/readyz")).status_code == status
         assert (await fetch(port, "/healthz")).status_code == 200
+
+
+async def test_who_is_not_ready_says_why() -> None:
+    async with serving(ready=False) as port:
+        assert (await fetch(port, "/readyz")).text == "not ready\n"
+    async with serving(ready=False, why="loading") as port:
+        assert (await fetch(port, "/readyz")).text == "not ready: loading\n"
 
 
 async def test_head_has_no_body() -> None:

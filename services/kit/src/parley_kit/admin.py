@@ -38,7 +38,8 @@ class _Refusal(Exception):
 class AdminServer:
     """Serves GET and HEAD of /metrics, /healthz (the loop turns) and /readyz.
 
-    ``ready`` is asked on each /readyz: 200 or 503. It must not block.
+    ``ready`` is asked on each /readyz: 200 or 503; ``why``, when it is 503, what to tell people.
+    Neither may block.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class AdminServer:
         port: int,
         ready: Callable[[], bool],
         registry: CollectorRegistry = REGISTRY,
+        why: Callable[[], str] = lambda: "",
     ) -> None:
         self._host = host
         self._port = port
         self._ready = ready
+        self._why = why
         self._registry = registry
         self._server: asyncio.Server | None = None
         self._exchanges: set[asyncio.Task[None]] = set()
@@ -129,7 +132,9 @@ class AdminServer:
         if path == "/readyz":
             if self._ready():
                 return "200 OK", _TEXT, b"ready\n"
-            return "503 Service Unavailable", _TEXT, b"not ready\n"
+            why = self._why()
+            body = f"not ready: {why}\n" if why else "not ready\n"
+            return "503 Service Unavailable", _TEXT, body.encode()
         TASK_COUNTS.look()
         encode, content_type = choose_encoder(accept)
         return "200 OK", content_type, await asyncio.to_thread(encode, self._registry)
