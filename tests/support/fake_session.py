@@ -390,8 +390,12 @@ class FakeSession(SessionServiceServicer):
 
     async def ListModels(self, request: Any, context: Any) -> Any:
         self._enter("ListModels", request, context)
+        shape: Any = {"context_length": 2048, "engine": "sim"}
         return pb.ListModelsResponse(
-            models=[pb.Model(model_id="fake", context_length=2048, engine="sim", revision="1")]
+            models=[
+                pb.Model(model_id="fake", revision="1", adapters=["fake-odd"], **shape),
+                pb.Model(model_id="fake-odd", revision="1+a", base_model_id="fake", **shape),
+            ]
         )
 
 

@@ -91,7 +91,12 @@ async def test_answers_have_the_documented_shapes(stack: Stack) -> None:
     cancelled = await stack.client.post(f"/runs/{made['runID']}/cancel")
     assert cancelled.status_code == 202
     holds(answers.RunShape, cancelled.json())
-    holds(answers.ModelListShape, (await stack.client.get("/models")).json())
+    listed = (await stack.client.get("/models")).json()
+    holds(answers.ModelListShape, listed)
+    assert [(model["modelID"], model.get("baseModelID")) for model in listed["models"]] == [
+        ("fake", None),
+        ("fake-odd", "fake"),
+    ]
     usage = await stack.client.get("/usage?from=2026-03-01&to=2026-03-02")
     holds(answers.UsageReportShape, usage.json())
     background = await stack.client.post("/chat", json={"message": "x", "background": True})

@@ -1,8 +1,10 @@
 """A replica's life: readiness, load reports, draining, metrics, exit codes."""
 
 import asyncio
+import dataclasses
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -32,6 +34,23 @@ async def test_the_served_model_is_listed() -> None:
         ("demo", 512, "sim", "r7")
     ]
     assert models[0].tokenizer_id == tokenizer.tokenizer_id()
+
+
+async def test_an_adapter_is_listed_and_asked_for_as_a_model_of_its_own() -> None:
+    async with sim_replica() as (replica, client):
+        engine: Any = replica._engine
+        engine._info = dataclasses.replace(engine.info, adapters={"odd": "1+a"})
+        models = (await client.stub.ListModels(pb.ListModelsRequest(), timeout=5)).models
+        assert [(m.model_id, m.revision, m.base_model_id, list(m.adapters)) for m in models] == [
+            ("sim", "1", "", ["odd"]),
+            ("odd", "1+a", "sim", []),
+        ]
+        answer = await client.generate(generate_request(model="odd", model_revision="1+a"))
+        assert answer.started is not None
+        assert answer.started.model_revision == "1+a"
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await client.generate(generate_request(model="odd", model_revision="1"))
+        assert from_rpc_error(failure.value).code == "model_revision_mismatch"
 
 
 async def test_counted_tokens_are_those_of_the_prompt() -> None:

@@ -1,6 +1,7 @@
 """The fleet over real engines that fail, freeze, fall silent, and come back."""
 
 import asyncio
+import dataclasses
 import os
 from typing import Any
 
@@ -140,6 +141,22 @@ async def test_reports_that_stop_and_come_again_are_followed(
         await until(lambda: not engine.stale)
         # It is the same process: nothing to start slowly.
         assert engine.since == since
+
+
+async def test_an_adapter_is_a_model_of_its_own() -> None:
+    async with engines(1) as started:
+        (replica,) = started
+        engine = replica._engine
+        engine._info = dataclasses.replace(engine.info, adapters={"a-first": "1+a"})
+        async with fleet_of(*map(address, started)) as fleet:
+            await until(lambda: fleet._able("a-first"), what="the adapter")
+            base, adapter = await fleet.find(""), await fleet.find("a-first")
+            # Not the first by name, nor mistaken for it: what has no base is the default.
+            assert (base.id, base.base, base.adapters) == ("sim", "", ("a-first",))
+            assert (adapter.id, adapter.base, adapter.adapters) == ("a-first", "sim", ())
+            assert adapter.revision == "1+a" != base.revision
+            assert adapter.tokenizer_id == base.tokenizer_id
+            assert [model.id for model in await fleet.models()] == ["a-first", "sim"]
 
 
 async def test_the_work_there_is_is_told_in_engines() -> None:

@@ -184,13 +184,14 @@ class UsageReportShape(Shape):
 
 
 class ModelShape(Shape):
-    """A model that the fleet serves."""
+    """A model that the fleet serves, or an adapter of one (`baseModelID`)."""
 
     modelID: Annotated[str, Field(examples=["SmolLM2-135M-Instruct"])]
     contextLength: int
     engine: Annotated[str, Field(examples=["vllm"])]
     revision: str
     adapters: list[str]
+    baseModelID: Annotated[str | None, NotNull()] = None
 
 
 class ModelListShape(Shape):

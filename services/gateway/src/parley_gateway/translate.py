@@ -224,10 +224,13 @@ def usage_day_object(day: pb.UsageDay) -> Json:
 
 def model_object(model: pb.Model) -> Json:
     """A model of the fleet."""
-    return {
+    found: Json = {
         "modelID": model.model_id,
         "contextLength": model.context_length,
         "engine": model.engine,
         "revision": model.revision,
         "adapters": list(model.adapters),
     }
+    if model.base_model_id:
+        found["baseModelID"] = model.base_model_id
+    return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,7 +74,10 @@ class Replica:
             max_message_bytes=settings.max_prompt_bytes * 2 + 1024 * 1024,
         )
         self._admin = AdminServer(
-            settings.admin_host, settings.admin_port, lambda: self._server.serving
+            settings.admin_host,
+            settings.admin_port,
+            lambda: self._server.serving,
+            why=lambda: self._engine.progress or self._door.shut,
         )
         self._trouble = ""
         self.port = 0
@@ -96,7 +100,11 @@ class Replica:
 
     async def load(self) -> None:
         """Start the engine, then serve."""
+        began = time.monotonic()
+        metrics.LOADING_SECONDS.set_function(lambda: time.monotonic() - began)
         await self._engine.start()
+        took = time.monotonic() - began
+        metrics.LOADING_SECONDS.set_function(lambda: took)
         metrics.KV_FREE_RATIO.set_function(lambda: self._engine.kv_free_ratio)
         metrics.MAX_RUNNING.set(self._engine.info.max_running)
         self._door.open(self._engine.info.max_running)

@@ -58,6 +58,7 @@ class _Answer:
     assembler: Assembler
     existing: int
     prompt_tokens: int
+    model_revision: str
     cached_prompt_tokens: int = 0
     finish: Finish | None = None
     # Tokens of the answer as the engine counted them, where it does so otherwise than by ids.
@@ -111,6 +112,7 @@ class Generator:
                 Assembler(asked.stops, drawn=drawn),
                 existing=drawn(asked.generated),
                 prompt_tokens=prompt.length,
+                model_revision=info.revision_of(request.model),
             )
             answer.finish = self._replay(asked, prompt, answer.assembler)
             if answer.finish is not None:
@@ -139,16 +141,19 @@ class Generator:
 
     async def _check_served(self, request: pb.GenerateRequest, asked: Generation) -> None:
         info = self._engine.info
-        if request.model != info.model_id and request.model not in info.adapters:
+        if not info.serves(request.model):
             raise errors.model_not_found(request.model)
         if request.own_fleet_only and info.external:
             raise errors.external_engine()
-        if request.model_revision and request.model_revision != info.revision:
-            raise errors.model_revision_mismatch(info.revision)
+        revision = info.revision_of(request.model)
+        if request.model_revision and request.model_revision != revision:
+            raise errors.model_revision_mismatch(revision)
         try:
             await self._engine.check(asked.sampling)
         except RequestRefused as refusal:
             raise errors.invalid(FieldError(refusal.field, str(refusal))) from refusal
+        except EngineBusy as busy:
+            raise errors.overloaded(str(busy), busy.retry_after) from busy
         if not asked.generated:
             return
         if self._engine.continuation(asked.sampling) is Continuation.NONE:
@@ -268,7 +273,7 @@ class Generator:
                 prompt_tokens=answer.prompt_tokens,
                 cached_prompt_tokens=answer.cached_prompt_tokens,
                 continuation=_CONTINUATIONS[self._engine.continuation(sampling)],
-                model_revision=self._engine.info.revision,
+                model_revision=answer.model_revision,
                 queue_seconds=max(times.scheduled - times.arrived, 0.0),
                 first_token_seconds=max(times.first_token - times.arrived, 0.0),
             )

@@ -22,6 +22,10 @@ KV_FREE_RATIO: Final = Gauge(
     "parley_inference_kv_free_ratio", "Share of the KV cache that is free, 0 to 1."
 )
 READY: Final = Gauge("parley_inference_ready", "1 while new requests are served.")
+LOADING_SECONDS: Final = Gauge(
+    "parley_inference_loading_seconds",
+    "Time that the engine's start has taken so far, or took once it is over.",
+)
 MAX_RUNNING: Final = Gauge("parley_inference_max_running", "Requests in the batch at most.")
 REFUSED: Final = Counter(
     "parley_inference_refused_total", "Requests refused at the door.", ["reason"]

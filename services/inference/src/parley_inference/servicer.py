@@ -11,7 +11,7 @@ from parley.inference.v1 import inference_pb2_grpc as pb_grpc
 from parley_inference import errors
 from parley_inference.bounds import Bounds, check_count
 from parley_inference.door import Door
-from parley_inference.engine.base import Engine, RequestRefused
+from parley_inference.engine.base import Engine, EngineBusy, RequestRefused
 from parley_inference.generation import Generator
 from parley_inference.load import LoadReporter
 from parley_kit.errors import FieldError
@@ -62,7 +62,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         messages, sampling = check_count(request, self._bounds)
         self._check_started()
         info = self._engine.info
-        if request.model != info.model_id and request.model not in info.adapters:
+        if not info.serves(request.model):
             raise errors.model_not_found(request.model)
         try:
             if sampling is not None:
@@ -71,6 +71,8 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                 counts = await self._engine.count(messages)
         except RequestRefused as refusal:
             raise errors.invalid(FieldError(refusal.field, str(refusal))) from refusal
+        except EngineBusy as busy:
+            raise errors.overloaded(str(busy), busy.retry_after) from busy
         except TimeoutError as error:
             raise errors.timed_out() from error
         return pb.CountTokensResponse(
@@ -86,16 +88,20 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         del request, context
         self._check_started()
         info = self._engine.info
-        model = pb.Model(
-            model_id=info.model_id,
-            context_length=info.context_length,
-            engine=info.engine,
-            revision=info.revision,
-            tokenizer_id=info.tokenizer_id,
-            adapters=info.adapters,
-            external=info.external,
-        )
-        return pb.ListModelsResponse(models=[model])
+        models = [
+            pb.Model(
+                model_id=name,
+                context_length=info.context_length,
+                engine=info.engine,
+                revision=info.revision_of(name),
+                tokenizer_id=info.tokenizer_id,
+                adapters=() if name in info.adapters else info.adapters,
+                base_model_id=info.model_id if name in info.adapters else "",
+                external=info.external,
+            )
+            for name in (info.model_id, *info.adapters)
+        ]
+        return pb.ListModelsResponse(models=models)
 
     async def WatchLoad(  # type: ignore[override]
         self, request: pb.WatchLoadRequest, context: grpc.aio.ServicerContext[Any, Any]

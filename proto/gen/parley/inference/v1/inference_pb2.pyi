@@ -488,6 +488,7 @@ class Model(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     TOKENIZER_ID_FIELD_NUMBER: _builtins.int
     EXTERNAL_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     context_length: _builtins.int
     """Tokens of prompt and answer together."""
@@ -499,9 +500,11 @@ class Model(_message.Message):
     """What is asked leaves the operator's own fleet: an upstream of somebody else
     draws the answers.
     """
+    base_model_id: _builtins.str
+    """The model that this adapter changes; empty: it is no adapter."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """LoRA adapters, each selectable as a model."""
+        """LoRA adapters of this model, by the names that they are listed under."""
 
     def __init__(
         self,
@@ -513,10 +516,11 @@ class Model(_message.Message):
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         tokenizer_id: _builtins.str = ...,
         external: _builtins.bool = ...,
+        base_model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_length", b"context_length", "engine", b"engine", "external", b"external", "model_id", b"model_id", "revision", b"revision", "tokenizer_id", b"tokenizer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "base_model_id", b"base_model_id", "context_length", b"context_length", "engine", b"engine", "external", b"external", "model_id", b"model_id", "revision", b"revision", "tokenizer_id", b"tokenizer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

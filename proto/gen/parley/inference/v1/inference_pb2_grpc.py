@@ -95,7 +95,8 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models served by this replica (one base model and its adapters).
+        """Lists the models served by this replica: a base model, then its adapters,
+        each a model of its own.
         Errors: UNAVAILABLE `engine_unavailable` while the engine is starting.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -66,7 +66,8 @@ class InferenceServiceStub:
     INVALID_ARGUMENT `invalid_request`; NOT_FOUND `model_not_found`.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]
-    """Lists the models served by this replica (one base model and its adapters).
+    """Lists the models served by this replica: a base model, then its adapters,
+    each a model of its own.
     Errors: UNAVAILABLE `engine_unavailable` while the engine is starting.
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_inference_pb2.WatchLoadRequest, _inference_pb2.WatchLoadResponse]
@@ -107,7 +108,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     INVALID_ARGUMENT `invalid_request`; NOT_FOUND `model_not_found`.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models served by this replica (one base model and its adapters).
+    """Lists the models served by this replica: a base model, then its adapters,
+    each a model of its own.
     Errors: UNAVAILABLE `engine_unavailable` while the engine is starting.
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_inference_pb2.WatchLoadRequest, _inference_pb2.WatchLoadResponse]  # type: ignore[assignment]
@@ -163,7 +165,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListModelsResponse, _abc.Awaitable[_inference_pb2.ListModelsResponse]]:
-        """Lists the models served by this replica (one base model and its adapters).
+        """Lists the models served by this replica: a base model, then its adapters,
+        each a model of its own.
         Errors: UNAVAILABLE `engine_unavailable` while the engine is starting.
         """
 

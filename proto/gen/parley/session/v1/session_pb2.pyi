@@ -1315,10 +1315,13 @@ class Model(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     context_length: _builtins.int
     engine: _builtins.str
     revision: _builtins.str
+    base_model_id: _builtins.str
+    """The model that this adapter changes; empty: it is no adapter."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -1329,10 +1332,11 @@ class Model(_message.Message):
         engine: _builtins.str = ...,
         revision: _builtins.str = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
+        base_model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_length", b"context_length", "engine", b"engine", "model_id", b"model_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "base_model_id", b"base_model_id", "context_length", b"context_length", "engine", b"engine", "model_id", b"model_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ returned is closed.
     └── EngineDead          the engine is gone; every request on it is lost
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -171,8 +171,8 @@ class Step:
 class ModelInfo:
     """What is served. ``end_token_ids`` end an answer; ``vocab_size`` bounds token ids.
 
-    ``adapters`` can be asked for by name instead of the model. ``external``: what is asked
-    leaves the operator's own fleet.
+    ``adapters`` can be asked for by name instead of the model; each has a revision of its own.
+    ``external``: what is asked leaves the operator's own fleet.
     """
 
     model_id: str
@@ -183,8 +183,16 @@ class ModelInfo:
     vocab_size: int
     end_token_ids: frozenset[int]
     max_running: int
-    adapters: tuple[str, ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
     external: bool = False
+
+    def serves(self, name: str) -> bool:
+        """Whether ``name`` is the model or one of its adapters."""
+        return name == self.model_id or name in self.adapters
+
+    def revision_of(self, name: str) -> str:
+        """The revision of the model or adapter ``name``."""
+        return self.adapters.get(name, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +219,10 @@ class Engine(Protocol):
         """Why no request can be served for now, though the engine lives; empty: it can."""
 
     @property
+    def progress(self) -> str:
+        """What the start is at, in words for operators; empty: nothing to tell."""
+
+    @property
     def kv_free_ratio(self) -> float:
         """Share of the KV cache that is free, 0 to 1."""
 
@@ -233,7 +245,10 @@ class Engine(Protocol):
         """Count tokens, without touching what draws them. Raises RequestRefused."""
 
     async def check(self, sampling: Sampling) -> None:
-        """Raise RequestRefused for options that this engine cannot serve."""
+        """Raise RequestRefused for options that this engine cannot serve.
+
+        Raises EngineBusy if it has no time to judge them now.
+        """
 
     def continuation(self, sampling: Sampling) -> Continuation:
         """How an answer drawn with these options can be continued."""

@@ -25,9 +25,12 @@ class Model:
     engine: str
     revision: str
     tokenizer_id: str
+    # Names of the adapters of this model, each a model of its own.
     adapters: tuple[str, ...] = ()
     # Drawn outside the operator's own fleet.
     external: bool = False
+    # Of an adapter: the name of the model that it changes.
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

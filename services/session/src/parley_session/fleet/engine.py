@@ -37,7 +37,7 @@ class Engine:
         self.stale = False
         # When it began to take requests, or to take them again; in the loop's time.
         self.since = 0.0
-        # By name, adapters included.
+        # By name; adapters are models of their own.
         self.models: dict[str, Model] = {}
         self._watching = asyncio.create_task(self._watch(), name=f"load of {address}")
 
@@ -132,20 +132,17 @@ class Engine:
         listed = await call_unary(
             self.stub.ListModels, pb.ListModelsRequest(), timeout=LIST_TIMEOUT
         )
-        self.models = {
-            name: _model(name, model)
-            for model in listed.models
-            for name in (model.model_id, *model.adapters)
-        }
+        self.models = {model.model_id: _model(model) for model in listed.models}
 
 
-def _model(name: str, model: pb.Model) -> Model:
+def _model(model: pb.Model) -> Model:
     return Model(
-        id=name,
+        id=model.model_id,
         context_length=model.context_length,
         engine=model.engine,
         revision=model.revision,
         tokenizer_id=model.tokenizer_id,
         external=model.external,
-        adapters=tuple(model.adapters) if name == model.model_id else (),
+        adapters=tuple(model.adapters),
+        base=model.base_model_id,
     )

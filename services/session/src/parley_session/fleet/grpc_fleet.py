@@ -37,6 +37,8 @@ LOOK_SECONDS = 0.25
 # counting takes milliseconds, and one that is frozen says nothing.
 MAX_COUNT_TRIES = 3
 COUNT_TRY_SECONDS = 1.0
+# The same where options are judged: an engine compiles a schema for five seconds at most.
+CHECK_TRY_SECONDS = 6.0
 # What is held against an engine, beside the loss of an answer.
 _FAILED = frozenset({"unavailable", "engine_unavailable", "cancelled", "engine_lost", "internal"})
 
@@ -92,9 +94,7 @@ class GrpcFleet:
         served: dict[str, Model] = {}
         for replica in self._replicas.ready():
             for name, model in replica.attachment.models.items():
-                # An adapter is listed with its base model.
-                listed = model.adapters or not self._is_adapter(replica.attachment, name)
-                if listed and self._policy.allows(tenant, model):
+                if self._policy.allows(tenant, model):
                     served.setdefault(name, model)
         return [served[name] for name in sorted(served)]
 
@@ -152,11 +152,7 @@ class GrpcFleet:
         listed = await self.models(tenant)
         if not listed:
             raise errors.engine_unavailable()
-        return listed[0].id
-
-    @staticmethod
-    def _is_adapter(engine: Engine, name: str) -> bool:
-        return any(name in model.adapters for model in engine.models.values())
+        return next((model for model in listed if not model.base), listed[0]).id
 
     # tokens -------------------------------------------------------------------
 
@@ -165,7 +161,7 @@ class GrpcFleet:
     ) -> TokenCounts:
         """See `Fleet.count_tokens`."""
         request = pb.CountTokensRequest(model=model, messages=messages)
-        counts = await self._count(request, timeout, tenant)
+        counts = await self._count(request, timeout, tenant, COUNT_TRY_SECONDS)
         return TokenCounts(tuple(counts.tokens), counts.overhead_tokens, counts.tokenizer_id)
 
     async def check_sampling(
@@ -174,10 +170,10 @@ class GrpcFleet:
         """See `Fleet.check_sampling`."""
         any_message = pb.ChatMessage(role=pb.ROLE_USER, content="?")
         request = pb.CountTokensRequest(model=model, messages=[any_message], sampling=sampling)
-        await self._count(request, timeout, tenant)
+        await self._count(request, timeout, tenant, CHECK_TRY_SECONDS)
 
     async def _count(
-        self, request: pb.CountTokensRequest, timeout: float, tenant: str
+        self, request: pb.CountTokensRequest, timeout: float, tenant: str, try_seconds: float
     ) -> pb.CountTokensResponse:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -193,7 +189,7 @@ class GrpcFleet:
                 counts = await call_unary(
                     replica.attachment.stub.CountTokens,
                     request,
-                    timeout=left if last else min(left, COUNT_TRY_SECONDS),
+                    timeout=left if last else min(left, try_seconds),
                 )
                 if len(counts.tokens) == len(request.messages):
                     return counts

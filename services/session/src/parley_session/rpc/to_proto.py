@@ -144,6 +144,7 @@ def model(source: Model) -> pb.Model:
         engine=source.engine,
         revision=source.revision,
         adapters=source.adapters,
+        base_model_id=source.base,
     )
 
 

@@ -50,7 +50,7 @@ _tracer = trace.get_tracer(__name__)
 # Turns that may be pending in a chat whose callers do not wait.
 ONE_AT_A_TIME = 1
 # Seconds for an engine to say whether it can serve a request's options.
-CHECK_SECONDS = 2.0
+CHECK_SECONDS = 12.0
 # Times that acceptance reads again because somebody else was faster.
 MAX_RACES = 16
 

@@ -102,6 +102,11 @@ class OpenAiEngine:
         return self._trouble
 
     @property
+    def progress(self) -> str:
+        """Nothing to tell."""
+        return ""
+
+    @property
     def kv_free_ratio(self) -> float:
         """Share of the places at the upstream that are free: of its cache nothing is known."""
         return max(0.0, 1.0 - self._running / self._options.max_running)

@@ -129,6 +129,11 @@ class SimEngine:
         return ""
 
     @property
+    def progress(self) -> str:
+        """Nothing to tell."""
+        return ""
+
+    @property
     def kv_free_ratio(self) -> float:
         """Share of the simulated KV cache that is free."""
         used = sum(sequence.reserved for sequence in self._running)
