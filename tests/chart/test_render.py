@@ -1,5 +1,6 @@
 """What the chart makes of its values, judged by the services' own settings classes."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,26 @@ def test_engines_have_their_gpus_their_weights_and_their_time(render: Render) ->
     assert {"name": "weights", "mountPath": "/models", "readOnly": True} in one["volumeMounts"]
     probe = one["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
+    # Ready, not merely alive: a model that never comes is loaded anew.
+    assert probe["grpc"] == {"port": 50053}
+    assert one["livenessProbe"]["grpc"]["service"] == "liveness"
+
+
+def test_an_engine_is_spread_over_its_gpus_unless_it_is_told_otherwise(render: Render) -> None:
+    adapters = {"a": "/models/a"}
+    pools: Document = {
+        "spread": {"gpus": 4, "settings": {"engine": "vllm", "model": "m", "adapters": adapters}},
+        "piped": {"gpus": 4, "settings": {"model": "m", "pipelineParallelSize": 4}},
+        "main": {"settings": {"model": "m"}},
+    }
+    documents = render({**TRIED, "inference": {"pools": pools}})
+    spread, piped, main = (
+        named(documents, "ConfigMap", f"try-parley-inference-{pool}")["data"] for pool in pools
+    )
+    assert spread["PARLEY_INFERENCE_TENSOR_PARALLEL_SIZE"] == "4"
+    assert json.loads(spread["PARLEY_INFERENCE_ADAPTERS"]) == adapters
+    assert piped["PARLEY_INFERENCE_PIPELINE_PARALLEL_SIZE"] == "4"
+    assert "PARLEY_INFERENCE_TENSOR_PARALLEL_SIZE" not in piped | main
 
 
 def test_engines_scale_on_the_work_of_their_own_model(render: Render) -> None:

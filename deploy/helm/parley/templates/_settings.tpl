@@ -3,10 +3,15 @@ Settings as environment variables. A key of `settings` is a setting's name in ca
 docs/settings.md has it after the service's prefix; values.schema.json knows each one.
 */}}
 
-{{/* A value as text: whole numbers stay whole (YAML's numbers are floats to a template). */}}
+{{/*
+A value as text: whole numbers stay whole (YAML's numbers are floats to a template), objects and
+lists are JSON.
+*/}}
 {{- define "parley.settingValue" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq (floor .) . -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
+{{- else if or (kindIs "map" .) (kindIs "slice" .) -}}
+{{- toJson . -}}
 {{- else -}}
 {{- . -}}
 {{- end -}}

@@ -181,14 +181,14 @@ spec:
 {{- end -}}
 
 {{/* Probes of a gRPC service. Liveness asks whether the process is at work, and nothing else;
-     `startup`: seconds that it may take to be ready for the first time. With TLS they ask the
-     admin port instead: the kubelet's gRPC probes know plaintext alone. */}}
+     `startup`: seconds that it may take to be up, with `loads` to be ready, for the first time.
+     With TLS they ask the admin port instead: the kubelet's gRPC probes know plaintext alone. */}}
 {{- define "parley.grpcProbes" -}}
 {{- if .root.Values.tls.enabled -}}
 {{- include "parley.httpProbes" . -}}
 {{- else -}}
 startupProbe:
-  grpc: {port: {{ .port }}, service: liveness}
+  grpc: {port: {{ .port }}{{ if not .loads }}, service: liveness{{ end }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: {{ div (default 120 .startup) 2 }}
@@ -208,7 +208,7 @@ livenessProbe:
 {{/* Probes of a process that has an admin port alone, or HTTP. */}}
 {{- define "parley.httpProbes" -}}
 startupProbe:
-  httpGet: {path: /healthz, port: admin}
+  httpGet: {path: {{ if .loads }}/readyz{{ else }}/healthz{{ end }}, port: admin}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: {{ div (default 120 .startup) 2 }}
