@@ -202,6 +202,10 @@ class ReplicaProcess:
     async def start(self, timeout: float = 30.0) -> None:
         """Start it and wait until it is ready."""
         await self.launch()
+        await self.ready(timeout)
+
+    async def ready(self, timeout: float) -> None:
+        """Wait until it is ready."""
         await until(lambda: self._said("ready"), timeout, f"ready\n{self._tail()}")
 
     async def launch(self) -> None:
@@ -232,7 +236,11 @@ class ReplicaProcess:
         return next((line for line in self.lines() if line.get("message") == message), None)
 
     def _tail(self) -> str:
-        return self._log.read_text("utf-8", errors="replace")[-4000:]
+        return self.output()[-4000:]
+
+    def output(self) -> str:
+        """All that it has written."""
+        return self._log.read_text("utf-8", errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -3,6 +3,7 @@
 `PARLEY_TEST_MODEL` names the model's folder; otherwise the one that `make run` has made is used.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -20,28 +21,50 @@ MODEL = "smol"
 
 
 def ask(text: str = "", **options: object) -> pb.GenerateRequest:
-    return generate_request(text, model=MODEL, **options)
+    """A request to the model, unless ``options`` name another."""
+    return generate_request(text, **({"model": MODEL} | options))
 
 
 def processes_below(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def vllm_process(folder: Path) -> ReplicaProcess:
-    """A replica on vLLM, not started. Fails where the model or vLLM is missing."""
+def small_model() -> Path:
+    """The folder of the model. Fails where it is missing."""
     model = Path(os.environ.get("PARLEY_TEST_MODEL") or model_folder(checkout()))
+    if not (model / "config.json").exists():
+        pytest.fail(f"{model} is missing; `make setup` makes it, or set PARLEY_TEST_MODEL")
+    return model
+
+
+def changed_model(folder: Path, **config: object) -> Path:
+    """The model with another configuration; its other files are links."""
+    model = small_model()
+    folder.mkdir(parents=True)
+    for path in model.iterdir():
+        (folder / path.name).symlink_to(path.resolve())
+    described = json.loads((model / "config.json").read_text("utf-8"))
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(described | config), "utf-8")
+    return folder
+
+
+def vllm_process(folder: Path, **settings: object) -> ReplicaProcess:
+    """A replica on vLLM, not started; ``settings`` by their names. Fails where vLLM is missing."""
     python = inference(checkout(), gpu=False).python
-    for needed in (model / "config.json", python):
-        if not needed.exists():
-            pytest.fail(f"{needed} is missing; `make setup` makes it, or set PARLEY_TEST_MODEL")
-    settings = {
-        "PARLEY_INFERENCE_ENGINE": "vllm",
-        "PARLEY_INFERENCE_MODEL": str(model),
-        "PARLEY_INFERENCE_MODEL_ID": MODEL,
-        "PARLEY_INFERENCE_MAX_MODEL_LEN": "2048",
-        "PARLEY_INFERENCE_MAX_NUM_SEQS": "16",
-    }
-    return ReplicaProcess(settings, folder / "log", python=str(python))
+    if not python.exists():
+        pytest.fail(f"{python} is missing; `make setup` makes it")
+    values = {
+        "engine": "vllm",
+        "model": small_model() if "model" not in settings else "",
+        "model_id": MODEL,
+        "max_model_len": 2048,
+        "max_num_seqs": 16,
+        # However slow the machine.
+        "grammar_seconds": 60,
+    } | settings
+    environment = {f"PARLEY_INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
+    return ReplicaProcess(environment, folder / "log", python=str(python))
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:

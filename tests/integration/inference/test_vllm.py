@@ -140,11 +140,31 @@ async def test_an_answer_follows_a_schema(client: Client) -> None:
     assert set(json.loads(answer.text)) == {"city", "capital"}
 
 
-@pytest.mark.parametrize("schema", ['{"type": "nonsense"}', '{"$ref": "#/missing"}'])
-async def test_a_schema_that_cannot_be_followed_is_refused(client: Client, schema: str) -> None:
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"type": "nonsense"}',
+        '{"$ref": "#/missing"}',
+        '{"type": "string", "pattern": "("}',
+        # Within bounds, and more than this compiler follows.
+        '{"type": "integer", "multipleOf": 3}',
+        '{"type": "array", "items": {"type": "string"}, "uniqueItems": true}',
+    ],
+)
+async def test_a_schema_that_cannot_be_followed_is_refused_before_it_is_accepted(
+    client: Client, schema: str
+) -> None:
+    options = pb.SamplingOptions(max_tokens=8, temperature=1.0, top_p=1.0, json_schema=schema)
+    asked = pb.CountTokensRequest(model=MODEL, messages=chat("x"), sampling=options)
+    with pytest.raises(grpc.aio.AioRpcError) as judged:
+        await client.stub.CountTokens(asked, timeout=30)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await client.generate(ask("x", json_schema=schema))
-    assert from_rpc_error(failure.value).code == "invalid_request"
+    for error in (judged, failure):
+        refusal = from_rpc_error(error.value)
+        assert refusal.code == "invalid_request"
+        assert [field.field for field in refusal.fields] == ["sampling.json_schema"]
+        assert "cannot be compiled" in refusal.fields[0].message
     assert (await client.generate(ask("Hi", max_tokens=2))).finished is not None
 
 

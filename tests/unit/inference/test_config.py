@@ -56,6 +56,14 @@ def test_an_address_ends_without_a_slash() -> None:
     [
         ({"engine": "sim", "tenant_shares": {"t": 0}}, "greater than 0"),
         ({"engine": "sim", "max_queued_tokens": 0}, "greater than or equal"),
+        ({"engine": "sim", "adapters": {"a": "/a"}}, "only the vllm engine"),
+        ({"model": "/m", "adapters": {"a b": "/a"}}, "letters, digits"),
+        ({"model": "/m", "model_id": "a", "adapters": {"a": "/a"}}, "the model's own name"),
+        ({"model": "/m", "adapters": {f"a{n}": "/a" for n in range(65)}}, "at most 64"),
+        ({"model": "/m", "tensor_parallel_size": 0}, "greater than or equal"),
+        ({"model": "/m", "pipeline_parallel_size": 65}, "less than or equal"),
+        ({"model": "/m", "quantization": "a b"}, "pattern"),
+        ({"model": "/m", "dtype": "int8"}, "bfloat16"),
     ],
 )
 def test_settings_of_engines_are_bounded(settings: dict[str, Any], said: str) -> None:

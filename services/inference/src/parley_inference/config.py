@@ -67,6 +67,57 @@ class Settings(RpcServiceSettings):
         description="vllm on CPU: cores of its threads, as in VLLM_CPU_OMP_THREADS_BIND "
         "(`0-3`, or `nobind`); empty: one thread a physical core.",
     )
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, le=64, description="vllm: devices that each layer is spread over."
+    )
+    pipeline_parallel_size: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="vllm: groups of devices that the layers are divided among; times "
+        "TENSOR_PARALLEL_SIZE, the devices needed.",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="vllm: type of weights and activations; auto: the model's own."
+    )
+    quantization: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[a-z0-9_-]*$",
+        description="vllm: how weights are quantised, by vLLM's name for it; empty: as the model's "
+        "own configuration says.",
+    )
+    adapters: dict[str, Path] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="vllm: LoRA adapters, each served as a model of its own: a JSON object of name "
+        "and folder (`adapter_config.json` and `adapter_model.safetensors`).",
+    )
+    adapter_base_model: str = Field(
+        default="",
+        max_length=1024,
+        description="vllm: what every adapter's configuration must give as its base model; empty: "
+        "that is not looked at, the shapes of the weights alone are.",
+    )
+    max_adapter_rank: int = Field(
+        default=64, ge=1, le=512, description="vllm: rank of an adapter at most."
+    )
+    max_adapters_at_once: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="vllm: adapters that one batch mixes at most; memory is set aside for them.",
+    )
+    grammar_backend: Literal["xgrammar", "guidance"] = Field(
+        default="xgrammar", description="vllm: what compiles JSON schemas."
+    )
+    grammar_seconds: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=60,
+        description="vllm: how long a request waits for its JSON schema to be judged; one that "
+        "takes longer is refused.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="vllm: compile the model at start (slower start, faster tokens); auto: on a "
@@ -214,6 +265,15 @@ class Settings(RpcServiceSettings):
             raise ValueError("is required by the openai engine: the model's name at the upstream")
         return value
 
+    @field_validator("adapters")
+    @classmethod
+    def _are_named(cls, value: dict[str, Path], info: ValidationInfo) -> dict[str, Path]:
+        if value and info.data.get("engine") != "vllm":
+            raise ValueError("only the vllm engine serves adapters")
+        if any(not re.fullmatch(r"[\w.:/-]{1,256}", name) for name in value):
+            raise ValueError("names are 1 to 256 letters, digits and any of ._:/-")
+        return value
+
     @field_validator("upstream_url")
     @classmethod
     def _is_address(cls, value: str, info: ValidationInfo) -> str:
@@ -227,6 +287,12 @@ class Settings(RpcServiceSettings):
     def _has_one_key(self) -> Self:
         if self.upstream_api_key.get_secret_value() and self.upstream_api_key_file:
             raise ValueError("give UPSTREAM_API_KEY or UPSTREAM_API_KEY_FILE, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _has_names_of_its_own(self) -> Self:
+        if self.served_model_id in self.adapters:
+            raise ValueError("an adapter cannot have the model's own name")
         return self
 
     @property

@@ -61,7 +61,8 @@ def _openai(settings: Settings) -> Engine:
 
 
 def _vllm(settings: Settings) -> Engine:
-    from parley_inference.engine.vllm import VllmEngine, VllmOptions
+    from parley_inference.engine.vllm import VllmEngine
+    from parley_inference.engine.vllm_start import VllmOptions
 
     return VllmEngine(
         VllmOptions(
@@ -73,6 +74,16 @@ def _vllm(settings: Settings) -> Engine:
             kv_cache_gib=settings.kv_cache_gib,
             threads=settings.cpu_threads,
             gpu_memory_utilization=settings.gpu_memory_utilization,
+            tensor_parallel=settings.tensor_parallel_size,
+            pipeline_parallel=settings.pipeline_parallel_size,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            adapters=settings.adapters,
+            adapter_base_model=settings.adapter_base_model,
+            max_adapter_rank=settings.max_adapter_rank,
+            max_adapters_at_once=settings.max_adapters_at_once,
+            grammar_backend=settings.grammar_backend,
+            grammar_seconds=settings.grammar_seconds,
             eager={"auto": None, "on": False, "off": True}[settings.compile],
             otlp_endpoint=settings.otlp_endpoint,
             log_level=settings.log_level,

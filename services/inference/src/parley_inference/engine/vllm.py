@@ -8,14 +8,13 @@ vLLM 0.32 (``vllm/v1/engine/async_llm.py``).
 import asyncio
 import logging
 import multiprocessing
-import shutil
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from parley_inference.engine.adapters import Adapter
 from parley_inference.engine.base import (
     Continuation,
     EngineDead,
@@ -31,40 +30,26 @@ from parley_inference.engine.base import (
     Step,
     TokenCounts,
 )
+from parley_inference.engine.grammar import GrammarCheck, vllm_judge
 from parley_inference.engine.hf_tokenizer import HfTokenizer
 from parley_inference.engine.revision import folder_revision
 from parley_inference.engine.seeds import seed_at
+from parley_inference.engine.start_notes import StartNotes, sentence_of
 from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
+from parley_inference.engine.vllm_start import (
+    VllmOptions,
+    check_files,
+    check_machine,
+    engine_arguments,
+)
 from parley_kit.errors import StartupError
 
 _log = logging.getLogger(__name__)
 
 _FINISHES: Final = {"stop": Finish.STOP, "length": Finish.LENGTH}
 _PROGRESS_SECONDS: Final = 5.0
-# Prompts are shared in blocks. vLLM's own choice on CPU, 128 tokens, shares no short chat's.
-_CPU_BLOCK_TOKENS: Final = 32
 _SHUTDOWN_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class VllmOptions:
-    """What the engine is started with. Zero or empty: vLLM's own choice.
-
-    ``eager``: None: compile unless a C++ compiler is lacking where one is needed (CPU).
-    """
-
-    model: str
-    model_id: str
-    revision: str = ""
-    max_model_len: int = 0
-    max_num_seqs: int = 32
-    kv_cache_gib: int = 1
-    threads: str = ""
-    gpu_memory_utilization: float = 0.9
-    eager: bool | None = None
-    otlp_endpoint: str = ""
-    log_level: str = "info"
-    log_format: str = "json"
+_SILENT: Final = "a process that is killed, as where memory runs out, does not say why"
 
 
 class VllmEngine:
@@ -78,6 +63,12 @@ class VllmEngine:
         self._info: ModelInfo | None = None
         self._stopped = False
         self._kv_usage = 0.0
+        # While it starts.
+        self._began = 0.0
+        self._notes: StartNotes | None = None
+        # By name, what vLLM takes with a request.
+        self._adapters: dict[str, Any] = {}
+        self._grammars: GrammarCheck | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -97,6 +88,15 @@ class VllmEngine:
         return ""
 
     @property
+    def progress(self) -> str:
+        """How long the model has been loading, and the last that vLLM said of it."""
+        if not self._began:
+            return ""
+        last = self._notes.last if self._notes is not None else ""
+        seconds = round(time.monotonic() - self._began)
+        return f"loading the model for {seconds} s" + (f"; vLLM: {last}" if last else "")
+
+    @property
     def kv_free_ratio(self) -> float:
         """Share of the KV cache that is free, as of the engine's last step."""
         return 1.0 - self._kv_usage
@@ -104,19 +104,33 @@ class VllmEngine:
     # Start and end
 
     async def start(self) -> None:
-        """Load the model in a thread, then draw a token to warm up."""
-        began = time.monotonic()
+        """Load the model in a thread, then the adapters, then draw a token to warm up."""
+        self._began = began = time.monotonic()
         self._loading = asyncio.get_running_loop().run_in_executor(None, self._load)
         while True:
             done, _ = await asyncio.wait({self._loading}, timeout=_PROGRESS_SECONDS)
             if done:
                 break
-            _log.info("loading the model", extra={"seconds": round(time.monotonic() - began)})
+            _log.info(
+                "loading the model",
+                extra={
+                    "seconds": round(time.monotonic() - began),
+                    "last": self._notes.last if self._notes is not None else "",
+                },
+            )
         try:
             self._llm, self._tokenizer, self._info = self._loading.result()
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise StartupError(f"vLLM cannot serve {self._options.model}: {error}") from error
+            await self._load_adapters()
+        except StartupError:
+            raise
+        except Exception as error:
+            raise StartupError(
+                f"vLLM cannot serve {self._options.model}: {self._why(error)}"
+            ) from error
         await self._warm_up()
+        self._began = 0.0
+        if self._notes is not None:
+            self._notes.close()
         _log.info(
             "the model is loaded",
             extra={
@@ -127,6 +141,22 @@ class VllmEngine:
             },
         )
 
+    async def _load_adapters(self) -> None:
+        for name, request in self._adapters.items():
+            try:
+                await self._llm.add_lora(request)
+            except Exception as error:
+                raise StartupError(
+                    f"the adapter {name} cannot be served: {self._why(error)}"
+                ) from error
+
+    def _why(self, error: Exception) -> str:
+        """Why the start failed: what the process that failed has said, else what reached us."""
+        said = self._notes.cause if self._notes is not None else ""
+        if said and "background process" not in said:
+            return said
+        return f"{said or sentence_of(error)} ({_SILENT})"
+
     async def _warm_up(self) -> None:
         prompt = await self.prepare([Message(Role.USER, "Hello")], 0)
         request = EngineRequest("warm-up", prompt, Sampling(max_tokens=2, temperature=0.0))
@@ -136,35 +166,26 @@ class VllmEngine:
     def _load(self) -> tuple[Any, HfTokenizer, ModelInfo]:
         """Build the engine; blocks for as long as the model takes to load."""
         options = self._options
-        prepare_environment(
+        adapters = check_files(options)
+        self._notes = prepare_environment(
             model=options.model,
             kv_cache_gib=options.kv_cache_gib,
             threads=options.threads,
             log_level=options.log_level,
             log_format=options.log_format,
         )
+        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
+        from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        on_cpu = bool(current_platform.is_cpu())
-        arguments: dict[str, Any] = {
-            "model": options.model,
-            "revision": options.revision or None,
-            "served_model_name": options.model_id,
-            "max_num_seqs": options.max_num_seqs,
-            "enable_prefix_caching": True,
-            "scheduling_policy": "priority",
-            "enforce_eager": _eager(options.eager, on_cpu=on_cpu),
-            "enable_log_requests": False,
-            "disable_log_stats": False,
-            "gpu_memory_utilization": options.gpu_memory_utilization,
-            "otlp_traces_endpoint": options.otlp_endpoint or None,
-        }
-        if options.max_model_len:
-            arguments["max_model_len"] = options.max_model_len
-        if on_cpu:
-            arguments["block_size"] = _CPU_BLOCK_TOKENS
+        on_cpu = check_machine(options)
+        arguments = engine_arguments(options, adapters, on_cpu=on_cpu)
+        # One for all: vLLM takes every schema to the compiler that the first one was taken to,
+        # which need not be the one that judged it where the choice is vLLM's.
+        arguments["structured_outputs_config"] = StructuredOutputsConfig(
+            backend=options.grammar_backend
+        )
 
         class Llm(AsyncLLM):  # type: ignore[misc]  # vLLM has no types here
             def __del__(self) -> None:
@@ -173,12 +194,19 @@ class VllmEngine:
         llm = Llm.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._stat_logger()])
         try:
             tokenizer = HfTokenizer(_load_tokenizer(options))
-            return llm, tokenizer, self._describe(llm, tokenizer)
+            judge = vllm_judge(llm.vllm_config, _load_tokenizer(options))
+            self._grammars = GrammarCheck(judge, options.grammar_seconds)
+            # Numbers tell them apart in the engine, names in the prefix cache.
+            self._adapters = {
+                adapter.name: LoRARequest(adapter.name, number, str(adapter.folder))
+                for number, adapter in enumerate(adapters, 1)
+            }
+            return llm, tokenizer, self._describe(llm, tokenizer, adapters)
         except BaseException:
             llm.shutdown()
             raise
 
-    def _describe(self, llm: Any, tokenizer: HfTokenizer) -> ModelInfo:
+    def _describe(self, llm: Any, tokenizer: HfTokenizer, adapters: Sequence[Adapter]) -> ModelInfo:
         config = llm.model_config
         ends = config.try_get_generation_config().get("eos_token_id")
         end_ids = {ends} if isinstance(ends, int) else set(ends or ())
@@ -186,15 +214,17 @@ class VllmEngine:
             end_ids.add(own)
         folder = Path(self._options.model)
         found = folder_revision(folder) if folder.is_dir() else config.hf_config._commit_hash
+        revision = self._options.revision or found or ""
         return ModelInfo(
             model_id=self._options.model_id,
             engine="vllm",
-            revision=self._options.revision or found or "",
+            revision=revision,
             context_length=config.max_model_len,
             tokenizer_id=tokenizer.tokenizer_id,
             vocab_size=config.get_vocab_size(),
             end_token_ids=frozenset(end_ids),
             max_running=self._options.max_num_seqs,
+            adapters={adapter.name: f"{revision}+{adapter.revision}" for adapter in adapters},
         )
 
     def _stat_logger(self) -> Any:
@@ -236,6 +266,8 @@ class VllmEngine:
         remove_logging_config()
         if self._tokenizer is not None:
             self._tokenizer.close()
+        if self._grammars is not None:
+            self._grammars.close()
 
     # Prompts
 
@@ -254,7 +286,9 @@ class VllmEngine:
         return self._tokenizer
 
     async def check(self, sampling: Sampling) -> None:
-        """vLLM has every option of the contract; schemas are judged when they are compiled."""
+        """vLLM has every option of the contract; schemas are judged by what compiles them."""
+        if sampling.json_schema and self._grammars is not None:
+            await self._grammars.check(sampling.json_schema)
 
     def continuation(self, sampling: Sampling) -> Continuation:
         """By drawing anew; not where penalties or a grammar depend on the tokens before.
@@ -292,6 +326,7 @@ class VllmEngine:
             ),
             _sampling_params(request),
             request.request_id,
+            lora_request=self._adapters[request.adapter] if request.adapter else None,
             priority=request.priority,
             trace_headers=request.trace_headers or None,
         )
@@ -324,22 +359,6 @@ class VllmEngine:
                 raise EngineDead("vLLM's engine process has died") from error
             _log.exception("vLLM lost a request")
             raise GenerationFailed("vLLM lost the request") from error
-
-
-def _eager(wanted: bool | None, *, on_cpu: bool) -> bool:
-    """Whether to run the model as written, without compiling it.
-
-    Code compiled for a CPU without AVX-512 was seen to draw other tokens from bfloat16
-    weights than the model as written does (torch 2.13, g++ 12), and took minutes to compile.
-    """
-    if wanted is not None:
-        return wanted
-    if not on_cpu:
-        return False
-    import torch
-
-    compilers = shutil.which("g++") or shutil.which("clang++")
-    return compilers is None or not torch.cpu._is_avx512_supported()
 
 
 def _load_tokenizer(options: VllmOptions) -> Any:
