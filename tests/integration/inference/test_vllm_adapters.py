@@ -27,13 +27,7 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaProcess
         name: str(make_adapter(small_model(), folder / name, seed))
         for seed, name in enumerate((ODD, EVEN))
     }
-    process = vllm_process(
-        folder,
-        adapters=json.dumps(adapters),
-        adapter_base_model=BASE,
-        # One at a time: the two take turns in it.
-        max_adapters_at_once=1,
-    )
+    process = vllm_process(folder, adapters=json.dumps(adapters), adapter_base_model=BASE)
     with asyncio.Runner() as runner:
         try:
             runner.run(_start(process))
@@ -107,7 +101,7 @@ async def test_an_answer_of_an_adapter_goes_on_with_it(client: Client) -> None:
 
 async def test_answers_of_model_and_adapters_are_drawn_side_by_side(client: Client) -> None:
     together = await asyncio.gather(
-        *(client.generate(ask(QUESTION, model=name, max_tokens=8)) for name in (MODEL, ODD, EVEN))
+        *(client.generate(ask(QUESTION, model=name, max_tokens=16)) for name in (MODEL, ODD, EVEN))
     )
     assert len({answer.text for answer in together}) == 3
     await client.idle()

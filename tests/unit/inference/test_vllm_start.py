@@ -96,6 +96,9 @@ def test_adapters_and_sizes_reach_vllm() -> None:
     }
     assert arguments.items() >= expected.items()
     assert "enable_lora" not in engine_arguments(options, [], on_cpu=False)
+    # All of them, and the slot that stands for none.
+    assert engine_arguments(options, adapters * 3, on_cpu=False)["max_loras"] == 4
+    assert engine_arguments(options, adapters * 3, on_cpu=True)["max_loras"] == 7
 
 
 @pytest.fixture

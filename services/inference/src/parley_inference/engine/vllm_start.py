@@ -158,10 +158,14 @@ def engine_arguments(
         arguments["block_size"] = _CPU_BLOCK_TOKENS
     if adapters:
         rank = max(adapter.rank for adapter in adapters)
+        # On CPU vLLM 0.32 takes "no adapter" for the last slot (`lora/ops/torch_ops`), so that one
+        # has to stay empty: there is room for all adapters and one more.
+        slots = min(len(adapters), options.max_adapters_at_once)
+        slots = len(adapters) + 1 if on_cpu else slots
         arguments |= {
             "enable_lora": True,
-            "max_loras": min(len(adapters), options.max_adapters_at_once),
-            "max_cpu_loras": len(adapters),
+            "max_loras": slots,
+            "max_cpu_loras": max(len(adapters), slots),
             "max_lora_rank": next(known for known in _RANKS if known >= rank),
         }
     return arguments
