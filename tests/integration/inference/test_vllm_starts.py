@@ -43,8 +43,28 @@ async def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     assert f"{weights} is not whole: it has 1000000 bytes" in said
 
 
+async def test_weights_of_another_model_are_refused_with_the_engines_own_reason(
+    tmp_path: Path,
+) -> None:
+    model = changed_model(tmp_path / "model", num_hidden_layers=31)
+    said = await refusal(vllm_process(tmp_path, model=model))
+    assert f"vLLM cannot serve {model}: " in said
+    # The process that failed is two below the one that tells it.
+    assert "model.layers.30" in said
+
+
 async def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     other = changed_model(tmp_path / "other", hidden_size=288)
     adapter = make_adapter(other, tmp_path / "adapter")
     said = await refusal(vllm_process(tmp_path, adapters=json.dumps({"odd": str(adapter)})))
     assert "the adapter odd cannot be served: it was made for another model" in said
+
+
+async def test_more_memory_than_there_is_is_refused(tmp_path: Path) -> None:
+    said = await refusal(vllm_process(tmp_path, kv_cache_gib=4096))
+    assert "there is too little memory: KV_CACHE_GIB and the weights need 4096." in said
+
+
+async def test_more_processes_than_the_cpu_has_room_for_are_refused(tmp_path: Path) -> None:
+    said = await refusal(vllm_process(tmp_path, tensor_parallel_size=64))
+    assert "TENSOR_PARALLEL_SIZE times PIPELINE_PARALLEL_SIZE is 64" in said
