@@ -87,6 +87,8 @@ def a_value(shape: dict[str, Any]) -> Any:
             high = shape.get("maximum", shape.get("exclusiveMaximum", low + 10))
             middle = (low + high) / 2
             return int(middle) if shape["type"] == "integer" else middle
+        case "object":
+            return {"some": a_value(shape["additionalProperties"])}
     return shape.get("default") or "http://localhost"
 
 
@@ -185,8 +187,11 @@ def test_engines_have_their_gpus_their_weights_and_their_time(render: Render) ->
     probe = one["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1800
     # Ready, not merely alive: a model that never comes is loaded anew.
-    assert probe["grpc"] == {"port": 50053}
-    assert one["livenessProbe"]["grpc"]["service"] == "liveness"
+    assert probe["httpGet"]["path"] == "/readyz"
+    assert one["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    plain = container(named(render(TRIED), "Deployment", "try-parley-inference-main"))
+    assert plain["startupProbe"]["grpc"] == {"port": 50053}
+    assert plain["livenessProbe"]["grpc"]["service"] == "liveness"
 
 
 def test_an_engine_is_spread_over_its_gpus_unless_it_is_told_otherwise(render: Render) -> None:
