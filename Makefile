@@ -74,12 +74,15 @@ test-e2e: .dev  ## The whole platform on the sim engine, and the first of its fa
 .PHONY: test-vllm
 test-vllm:  ## The whole platform on vLLM with the small model
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
-	$(PYTEST) tests/integration tests/e2e -m vllm $(ARGS)
+	$(PYTEST) tests/integration/inference/test_vllm.py tests/integration/inference/test_vllm_killed.py \
+		tests/e2e -m vllm $(ARGS)
 
 .PHONY: test-engines
-test-engines:  ## Every engine against one suite, vLLM included; the table: reports/engines.md
+test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapters and failing starts
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/integration/inference/test_conformance.py $(ARGS)
+	$(PYTEST) tests/integration/inference/test_vllm_adapters.py \
+		tests/integration/inference/test_vllm_starts.py $(ARGS)
 
 .PHONY: test-machine
 test-machine: .dev  ## Random callers, crashes, pauses and takeovers of sessions, for minutes (EXAMPLES=)
