@@ -182,17 +182,17 @@ class Cluster:
         return identity
 
     def task(self, container: str, *action: str) -> None:
-        """Do something to a container on its node: `kill -s SIGKILL`, `pause`, `resume`."""
+        """Do something to a container on its node, as `kill -s SIGKILL`."""
         run([*shlex.split(needed("PARLEY_CLUSTER_TASKS")), *action, container])
 
     @contextmanager
     def frozen(self, container: str) -> Iterator[None]:
-        """Stop a container in its tracks while the block runs."""
-        self.task(container, "pause")
+        """Stop a container's first process in its tracks while the block runs."""
+        self.task(container, "kill", "-s", "SIGSTOP")
         try:
             yield
         finally:
-            self.task(container, "resume")
+            self.task(container, "kill", "-s", "SIGCONT")
 
     @contextmanager
     def without_api_server(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from support.cluster import READY, Cluster
 from support.crowd import Crowd, Patience
-from support.evidence import collect, unended
+from support.evidence import collect, queued, unended
 from support.fault_table import Row, row_of
 from support.ledger import Ledger, Reading
 from support.poll import until
@@ -101,10 +101,13 @@ async def _evidence(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:
         forwarded(cluster, "deployment/stores", 6379) as redis,
     ):
         uri = f"mongodb://127.0.0.1:{mongodb}/?directConnection=true"
+        redis_url = f"redis://127.0.0.1:{redis}/0"
 
         async def at_rest() -> bool:
-            return not await unended(uri)
+            # A place that a dead replica kept in the queue ends by itself after a minute.
+            left = [*await unended(uri), *await queued(redis_url)]
+            assert not left, left
+            return True
 
-        await until(at_rest, timeout=READY, what="every run to end")
-        redis_url = f"redis://127.0.0.1:{redis}/0"
+        await until(at_rest, timeout=READY, what="every run to end, and its place in the queue")
         return await collect(ledger, url=url, mongodb_uri=uri, redis_url=redis_url)
