@@ -35,6 +35,7 @@ POOLS = frozenset({"to valkey", "to mongodb"})
 POOL_SLACK = 12
 CONNECTION_SLACK = 2
 CONNECTIONS = ("to ", "from ")
+NO_PEER = "socket"
 # Seconds for what a fault has left to be let go of.
 SETTLING_SECONDS = 30.0
 
@@ -73,7 +74,7 @@ def open_files(pid: int, ports: Mapping[int, str]) -> Counter[str]:
             # () where it has none.
             peer = getattr(socket.raddr, "port", None)
             if peer is None:
-                kind = "socket"
+                kind = NO_PEER
             elif (port := socket.laddr.port) in served:
                 kind = f"from clients of {port}" if ports.get(port) != UNCOUNTED else ""
             else:
@@ -98,8 +99,11 @@ def leaks(before: Footprints, now: Footprints) -> Leaks:
         had = before.get(name)
         if had is None or had.pid != held.pid:
             continue
+        # A pool's connection that was reset is a socket without a peer until the pool meets it.
+        reset = sum(max(0, had.files.get(pool, 0) - held.files.get(pool, 0)) for pool in POOLS)
         for kind, count in held.files.items():
-            if count > had.files.get(kind, 0) + _slack(kind):
+            slack = reset if kind == NO_PEER else _slack(kind)
+            if count > had.files.get(kind, 0) + slack:
                 found[name, kind] = f"{name}: {had.files.get(kind, 0)} open: {kind}; now {count}"
         for kind, count in held.tasks.items():
             most = max(had.tasks.get(kind, 0), PERIODIC.get(kind.removeprefix(TASKS)[:-1], 0))

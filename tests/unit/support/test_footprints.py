@@ -23,6 +23,7 @@ from support.footprints import (
     POOL_SLACK,
     PROBE,
     PROBES,
+    Footprint,
     Footprints,
     footprint,
     leaks,
@@ -246,6 +247,16 @@ async def test_connections_beyond_what_a_pool_may_grow_by_are_found(
     for writer in writers:
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("sockets", "found"), [(4, False), (5, True)])
+def test_reset_connections_of_a_pool_are_no_leak_and_one_socket_more_is(
+    sockets: int, found: bool
+) -> None:
+    def held(**files: int) -> Footprints:
+        return {SELF: Footprint(1, {kind.replace("_", " "): n for kind, n in files.items()}, {})}
+
+    assert bool(leaks(held(to_valkey=4), held(socket=sockets))) == found
 
 
 async def test_the_connections_of_whoever_looks_are_not_counted(peer: int) -> None:

@@ -98,7 +98,9 @@ class Maker:
         try:
             live.close(await self._make(work, held=known is not None))
         except Fenced:
-            _log.info("another attempt has the run", extra={"run": run.id})
+            lost = hold.run.holder == self.holder
+            said = "another attempt has the run" if lost else "another replica held the run first"
+            _log.info(said, extra={"run": run.id})
             live.close(Gone.MOVED)
         except Deleted:
             live.close(Gone.DELETED)
