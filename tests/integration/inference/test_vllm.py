@@ -85,7 +85,8 @@ async def test_counted_tokens_are_those_that_the_engine_counts(
         )
         for message in messages
     ]
-    answer = await client.generate(ask(messages=messages, max_tokens=1))
+    # A busy CPU reads the longest of them for a minute.
+    answer = await client.generate(ask(messages=messages, max_tokens=1), timeout=180)
     assert answer.started is not None
     assert sum(counts.tokens) + counts.overhead_tokens == answer.started.prompt_tokens
     # ChatML is additive: a message counts the same in any chat.
