@@ -8,10 +8,16 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from parley.session.v1 import session_pb2 as pb
+
+from parley_kit.errors import ServiceError
+from parley_kit.rpc.client import open_channel
 from support.poll import until
+from support.session_service import Client
 
 
 class SessionProcess:
@@ -63,3 +69,26 @@ class SessionProcess:
                 if found.get("message") == "serving":
                     return found
         return None
+
+
+@contextlib.asynccontextmanager
+async def session_replica(
+    environment: dict[str, str], log: Path
+) -> AsyncIterator[tuple[SessionProcess, Client]]:
+    """A session replica as a process, ready, with a fleet."""
+    process = SessionProcess(environment, log)
+    await process.start()
+    channel = open_channel(f"127.0.0.1:{process.port}")
+    client = Client(channel)
+
+    async def ready() -> bool:
+        with contextlib.suppress(ServiceError):
+            return len((await client.call("ListModels", pb.ListModelsRequest())).models) > 0
+        return False
+
+    try:
+        await until(ready, 20.0, "a session with a fleet")
+        yield process, client
+    finally:
+        await channel.close()
+        await process.end(signal.SIGKILL)

@@ -34,6 +34,16 @@ class Named(ListedResolver):
         return NAME
 
 
+def named_replicas(port: int, security: Security) -> ReplicaSet[EchoStub]:
+    """The one echo server of that port, not started."""
+    return ReplicaSet(
+        Named(f"127.0.0.1:{port}"),
+        name="echo",
+        attach=lambda _address, channel: EchoStub(channel),
+        security=security,
+    )
+
+
 @pytest.fixture(name="certificates")
 def _certificates(tmp_path: Path) -> Certificates:
     made = Certificates(tmp_path / "server")
@@ -133,12 +143,7 @@ async def test_certificates_change_under_a_stream_that_goes_on(certificates: Cer
         started(certificates) as security,
         echo_server(count=count, security=security) as server,
     ):
-        replicas = ReplicaSet(
-            Named(f"127.0.0.1:{server.port}"),
-            name="echo",
-            attach=lambda _address, channel: EchoStub(channel),
-            security=security,
-        )
+        replicas = named_replicas(server.port, security)
         await replicas.start()
         try:
             await replicas.wait_ready(5)
@@ -170,12 +175,7 @@ async def test_a_call_is_never_refused_while_certificates_change(
     certificates: Certificates,
 ) -> None:
     async with started(certificates) as security, echo_server(security=security) as server:
-        replicas = ReplicaSet(
-            Named(f"127.0.0.1:{server.port}"),
-            name="echo",
-            attach=lambda _address, channel: EchoStub(channel),
-            security=security,
-        )
+        replicas = named_replicas(server.port, security)
         await replicas.start()
         try:
             await replicas.wait_ready(5)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,9 +15,7 @@ from pymongo import MongoClient
 
 from parley_cache.bootstrap import serving as cache_serving
 from parley_cache.config import CacheSettings
-from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
-from parley_kit.rpc.client import open_channel
 from parley_session.clock import utc_now
 from parley_session.domain.model import Role, RunState
 from parley_session.operate.__main__ import main
@@ -30,7 +26,7 @@ from support.inference import sim_replica
 from support.poll import until
 from support.servers import MongoDatabase
 from support.session_data import ALICE, make_chat, make_message, make_run, make_turn
-from support.session_process import SessionProcess
+from support.session_process import SessionProcess, session_replica
 from support.session_service import Client, Stream, completion
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -70,22 +66,8 @@ async def replica(
     settings: Settings, tmp_path: Path
 ) -> AsyncIterator[tuple[SessionProcess, Client]]:
     """A session replica, ready, with a fleet."""
-    process = SessionProcess(settings, tmp_path / "session.log")
-    await process.start()
-    channel = open_channel(f"127.0.0.1:{process.port}")
-    client = Client(channel)
-
-    async def ready() -> bool:
-        with contextlib.suppress(ServiceError):
-            return len((await client.call("ListModels", pb.ListModelsRequest())).models) > 0
-        return False
-
-    try:
-        await until(ready, 20, "a session with a fleet")
-        yield process, client
-    finally:
-        await channel.close()
-        await process.end(signal.SIGKILL)
+    async with session_replica(settings, tmp_path / "session.log") as made:
+        yield made
 
 
 Operate = Callable[..., Any]

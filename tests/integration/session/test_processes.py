@@ -1,24 +1,20 @@
 """Session replicas as processes: killed, stopped, and told wrong settings."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from parley.session.v1 import session_pb2 as pb
 
-from parley_kit.errors import ServiceError
-from parley_kit.rpc.client import open_channel
 from support.inference import sim_replica
 from support.poll import until
 from support.servers import MongoDatabase
-from support.session_process import SessionProcess
-from support.session_service import Client, Stream, completion
+from support.session_process import SessionProcess, session_replica
+from support.session_service import Stream, completion
 
 pytestmark = pytest.mark.integration
 
@@ -40,33 +36,12 @@ async def environment(
         }
 
 
-@contextlib.asynccontextmanager
-async def replica(environment: dict[str, str], log: Path) -> AsyncIterator[tuple[Any, Client]]:
-    """A session replica as a process, ready, with a fleet."""
-    process = SessionProcess(environment, log)
-    await process.start()
-    channel = open_channel(f"127.0.0.1:{process.port}")
-    client = Client(channel)
-
-    async def ready() -> bool:
-        with contextlib.suppress(ServiceError):
-            return len((await client.call("ListModels", pb.ListModelsRequest())).models) > 0
-        return False
-
-    try:
-        await until(ready, what="a session with a fleet")
-        yield process, client
-    finally:
-        await channel.close()
-        await process.end(signal.SIGKILL)
-
-
 async def test_a_killed_replica_never_leaves_a_chat_stuck(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     async with (
-        replica(environment, tmp_path / "one.log") as (victim, client),
-        replica(environment, tmp_path / "two.log") as (_, other),
+        session_replica(environment, tmp_path / "one.log") as (victim, client),
+        session_replica(environment, tmp_path / "two.log") as (_, other),
     ):
         streams = [Stream() for _ in range(4)]
         asked = [completion("[[sim:slow itl=0.02]] Tell me", max_tokens=60 + n) for n in range(4)]
@@ -92,7 +67,7 @@ async def test_a_killed_replica_never_leaves_a_chat_stuck(
 async def test_a_stopped_replica_lets_its_answers_end_and_exits_with_0(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    async with replica(environment, tmp_path / "one.log") as (process, client):
+    async with session_replica(environment, tmp_path / "one.log") as (process, client):
         stream = Stream()
         request = completion("[[sim:slow itl=0.02]] Tell me", max_tokens=60)
         reading = asyncio.create_task(client._read(client.stub.Complete, request, stream))
@@ -182,7 +157,7 @@ async def test_what_is_away_at_the_start_is_waited_for_without_telling_a_passwor
 async def test_a_port_in_use_is_told_in_a_sentence(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    async with replica(environment, tmp_path / "one.log") as (process, _):
+    async with session_replica(environment, tmp_path / "one.log") as (process, _):
         taken = {"PARLEY_SESSION_PORT": str(process.port), "PARLEY_SESSION_ADMIN_PORT": "0"}
         status, err = await _exit_of(environment | taken)
         assert status == 3
