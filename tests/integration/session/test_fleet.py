@@ -11,9 +11,10 @@ from parley.inference.v1 import inference_pb2 as pb
 
 from parley_kit.errors import ServiceError
 from parley_session.fleet.choosing import Strategy
-from parley_session.fleet.grpc_fleet import GrpcFleet
+from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
 from support.fleets import address, choices, draw, engines, fleet_of
+from support.inference import sim_replica
 from support.poll import until
 from support.resolvers import ListedResolver
 from support.tcp_proxy import TcpProxy
@@ -172,6 +173,36 @@ async def test_the_work_there_is_is_told_in_engines() -> None:
         assert fleet.demand(4)["sim"] == 2.5
         await asyncio.gather(*answers)
         await until(lambda: fleet.demand(0)["sim"] == 0.0)
+
+
+async def test_a_model_whose_engines_have_left_is_unavailable_not_unknown() -> None:
+    options = FleetOptions(default_model="announced")
+    async with (
+        sim_replica(model_id="alpha") as (alpha, _),
+        sim_replica(model_id="beta") as (beta, _),
+    ):
+        resolver = ListedResolver(address(alpha), address(beta))
+        fleet = GrpcFleet(resolver, options)
+        await fleet.start()
+        try:
+            await until(lambda: fleet._able("alpha") and fleet._able("beta"), what="both models")
+            resolver.set(address(beta))
+            await until(lambda: not fleet._able("alpha"))
+            assert [model.id for model in await fleet.models()] == ["beta"]
+            # Named by an engine once, or by the configuration.
+            for name in ("alpha", "announced", ""):
+                with pytest.raises(ServiceError) as refused:
+                    await fleet.find(name)
+                assert refused.value.code == "engine_unavailable"
+                assert refused.value.retry_after
+            with pytest.raises(ServiceError) as refused:
+                await fleet.find("gamma")
+            assert refused.value.code == "model_not_found"
+            resolver.set(address(alpha), address(beta))
+            await until(lambda: fleet._able("alpha"), what="the model again")
+            assert (await fleet.find("alpha")).id == "alpha"
+        finally:
+            await fleet.stop()
 
 
 async def test_work_for_a_model_without_engines_is_told_by_what_one_had() -> None:

@@ -86,8 +86,9 @@ class Fleet(Protocol):
     async def find(self, model: str, tenant: str) -> Model:
         """Return a model (or adapter) by name; an empty name is the default model.
 
-        Raises `model_not_found`; `model_not_allowed` where only engines serve it that the
-        tenant is not allowed; `engine_unavailable` when no engine is ready.
+        Raises `model_not_found`; `model_not_allowed` where only engines serve it, or have
+        served it, that the tenant is not allowed; `engine_unavailable` when none of its
+        engines is ready, or is left.
         """
 
     def room(self, model: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable, Iterable
 
 import grpc.aio
 from parley.inference.v1 import inference_pb2 as pb
@@ -26,10 +27,16 @@ RETRY_SECONDS = 0.5
 
 
 class Engine:
-    """What is known of one engine, kept up to date by a task of its own."""
+    """What is known of one engine, kept up to date by a task of its own.
 
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+    `listed` is called with its models whenever it has listed them.
+    """
+
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, listed: Callable[[Iterable[Model]], None]
+    ) -> None:
         self.address = address
+        self._listed = listed
         self.stub = pb_grpc.InferenceServiceStub(channel)
         # The last report; kept, as `stale`, when no more come: an engine is not given up
         # for the loss of its reports.
@@ -133,6 +140,7 @@ class Engine:
             self.stub.ListModels, pb.ListModelsRequest(), timeout=LIST_TIMEOUT
         )
         self.models = {model.model_id: _model(model) for model in listed.models}
+        self._listed(self.models.values())
 
 
 def _model(model: pb.Model) -> Model:

@@ -26,6 +26,7 @@ from parley_session.fleet.base import Draw, Model, TokenCounts
 from parley_session.fleet.choosing import Candidate, Chooser, Strategy, ramp, room
 from parley_session.fleet.drawing import NOT_TAKEN, Drawing
 from parley_session.fleet.engine import Engine
+from parley_session.fleet.known import KnownModels
 from parley_session.fleet.outliers import OutlierLimits, Outliers
 from parley_session.fleet.policy import EnginePolicy
 
@@ -68,13 +69,14 @@ class GrpcFleet:
         self._policy = self._options.policy
         self._chooser = Chooser(self._options.strategy)
         self._outliers = Outliers(self._options.outliers)
+        self._known = KnownModels()
         # What an engine of each base model batches, as last seen.
         self._capacities: dict[str, int] = {}
         self._replicas: ReplicaSet[Engine] = ReplicaSet(
             resolver,
             name="inference",
             health_service="parley.inference.v1.InferenceService",
-            attach=Engine,
+            attach=lambda address, channel: Engine(address, channel, self._known.note),
             detach=Engine.close,
             security=security,
         )
@@ -105,14 +107,14 @@ class GrpcFleet:
             found = replica.attachment.models.get(name)
             if found is not None and self._policy.allows(tenant, found):
                 return found
-        ready = [r for r in self._replicas.ready() if r.attachment.models]
-        known = [r.attachment.models.get(name) for r in self._replicas.all()]
-        served = [found for found in known if found is not None]
-        if served and not any(self._policy.allows(tenant, found) for found in served):
+        known = self._known.of(name)
+        if known and not any(self._policy.allows(tenant, found) for found in known):
             raise errors.model_not_allowed(name)
-        if not ready or served:
-            raise errors.engine_unavailable()
-        raise errors.model_not_found(name)
+        # While no engine is ready, nobody can say what they serve.
+        told = any(replica.attachment.models for replica in self._replicas.ready())
+        if told and not known and name != self._options.default_model:
+            raise errors.model_not_found(name)
+        raise errors.engine_unavailable()
 
     def room(self, model: str) -> int:
         """See `Fleet.room`."""
