@@ -173,6 +173,8 @@ class FakeFleet:
         self.drawing = 0
         self.counted: list[int] = []
         self.full = False
+        # Tenants whose engines, of those that are allowed them, are all at work.
+        self.full_for: set[str] = set()
         self.slots = 1000
         # Between two pieces others have their turn, as with an engine elsewhere.
         self.pause = True
@@ -191,10 +193,10 @@ class FakeFleet:
             raise errors.model_not_allowed(name)
         return found
 
-    def room(self, name: str) -> int:
-        return 0 if self.full else self.slots - self.drawing
+    def room(self, name: str, tenant: str | None = None) -> int:
+        return 0 if self.full or tenant in self.full_for else self.slots - self.drawing
 
-    def capacity(self, name: str) -> int:
+    def capacity(self, name: str, tenant: str | None = None) -> int:
         return self.slots
 
     def demand(self, queued: int) -> Mapping[str, float]:

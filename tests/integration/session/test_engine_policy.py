@@ -12,7 +12,7 @@ from parley.inference.v1 import inference_pb2 as pb
 from parley_kit.errors import ServiceError
 from parley_kit.replicas import StaticResolver
 from parley_session.fleet.base import Draw
-from parley_session.fleet.choosing import Strategy
+from parley_session.fleet.choosing import Strategy, room
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.policy import EnginePolicy, Engines
 from support.fake_upstream import MODEL as HOSTED
@@ -110,6 +110,19 @@ async def test_of_a_model_that_both_serve_a_tenant_meets_its_own_engines_alone()
         for _ in range(6):
             await draw(fleet, "other", HOSTED)
         assert 0 < len(upstream.requests) < 6
+
+
+async def test_room_is_counted_on_the_engines_that_a_tenant_may_use() -> None:
+    async with both(HOSTED) as engines:
+        fleet = engines.fleet
+        own = next(r for r in fleet._able(HOSTED) if not r.attachment.models[HOSTED].external)
+        batch = own.attachment.capacity
+        assert fleet.capacity(HOSTED, "acme") == batch < fleet.capacity(HOSTED, "other")
+        assert fleet.room(HOSTED, "acme") == room(batch, 0) < fleet.room(HOSTED, "other")
+        assert fleet.room(HOSTED) == fleet.room(HOSTED, "other")
+    async with both("sim") as engines:
+        assert engines.fleet.room(HOSTED, "acme") == engines.fleet.capacity(HOSTED, "acme") == 0
+        assert engines.fleet.room(HOSTED, "other") > 0
 
 
 async def test_an_engine_that_has_become_another_ones_refuses_by_itself() -> None:

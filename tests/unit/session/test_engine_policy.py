@@ -78,6 +78,24 @@ async def test_an_answer_that_waited_is_not_drawn_where_it_is_forbidden_by_then(
     assert world.fleet.draws == []
 
 
+async def test_a_tenant_waits_for_its_own_engines_though_others_have_room(world: World) -> None:
+    replica = world.replica()
+    world.fleet.full_for = {ALICE.tenant}
+    waiting = asking()
+    await replica.start(waiting)
+    assert (await world.run(waiting.run_id)).state is RunState.QUEUED
+    # What came first goes on waiting, and holds up nobody else.
+    await replica.start(asking(), BOB)
+    for _ in range(4):
+        await replica.dispatch()
+    await replica.quiet()
+    assert {draw.tenant for draw in world.fleet.draws} == {BOB.tenant}
+    world.fleet.full_for = set()
+    await replica.dispatch()
+    await replica.quiet()
+    assert (await world.run(waiting.run_id)).state is RunState.COMPLETED
+
+
 async def test_engines_are_asked_for_in_the_tenants_own_name_alone(world: World) -> None:
     replica = world.replica()
     world.fleet.served = {"sim": model(context_length=600)}

@@ -91,14 +91,16 @@ class Fleet(Protocol):
         engines is ready, or is left.
         """
 
-    def room(self, model: str) -> int:
+    def room(self, model: str, tenant: str | None = None) -> int:
         """Return how many more answers could be drawn now, as far as reported. ANY_MODEL: of any.
+
+        By the engines that a tenant is allowed; None: by all.
 
         A little more than the engines batch, so that they never wait for the next one.
         """
 
-    def capacity(self, model: str) -> int:
-        """Return how many answers the engines of a model draw at a time."""
+    def capacity(self, model: str, tenant: str | None = None) -> int:
+        """Return how many answers the engines of a model draw at a time; `tenant` as in `room`."""
 
     def demand(self, queued: int) -> Mapping[str, float]:
         """Return the work there is, in engines, for each model; `queued` wait for any of them.

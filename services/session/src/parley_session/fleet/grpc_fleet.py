@@ -116,17 +116,17 @@ class GrpcFleet:
             raise errors.model_not_found(name)
         raise errors.engine_unavailable()
 
-    def room(self, model: str) -> int:
+    def room(self, model: str, tenant: str | None = None) -> int:
         """See `Fleet.room`."""
         return sum(
             room(r.attachment.capacity, r.attachment.load(r.inflight))
-            for r in self._able(model)
+            for r in self._able(model, tenant=tenant)
             if not r.attachment.full
         )
 
-    def capacity(self, model: str) -> int:
+    def capacity(self, model: str, tenant: str | None = None) -> int:
         """See `Fleet.capacity`."""
-        return sum(replica.attachment.capacity for replica in self._able(model))
+        return sum(r.attachment.capacity for r in self._able(model, tenant=tenant))
 
     def demand(self, queued: int) -> Mapping[str, float]:
         """See `Fleet.demand`."""

@@ -7,7 +7,6 @@ import logging
 
 from parley_session import metrics
 from parley_session.domain.model import Principal, Run
-from parley_session.fleet.base import ANY_MODEL
 from parley_session.queue.base import Delivery, QueueUnavailable, RunQueue
 from parley_session.queue.gate import Gate
 from parley_session.runs.live import LiveRun
@@ -43,7 +42,7 @@ class Dispatcher:
             try:
                 if await self.dispatch():
                     continue
-                if self._gate.backlog or not self._gate.has_room(ANY_MODEL):
+                if self._gate.backlog or not self._gate.has_room():
                     await asyncio.sleep(ROOM_LOOK_SECONDS)
                 else:
                     await self._queue.wait(IDLE_SECONDS)
@@ -60,7 +59,7 @@ class Dispatcher:
 
         Raises QueueUnavailable, StoreUnavailable: the entry is delivered again.
         """
-        if not self._gate.has_room(ANY_MODEL):
+        if not self._gate.has_room():
             return False
         delivery = await self._queue.take()
         self._gate.backlog = delivery is not None
@@ -70,7 +69,7 @@ class Dispatcher:
         if run is None:
             await self._queue.done(delivery)
             return True
-        if not self._gate.has_room(run.request.model):
+        if not self._gate.has_room(run.request.model, run.tenant):
             await self._queue.put_back(delivery)
             return False
         metrics.DISPATCHED.inc()

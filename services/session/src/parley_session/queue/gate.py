@@ -35,13 +35,17 @@ class Gate:
         """How many more answers the fleet could draw now, as far as reported."""
         return self._fleet.room(ANY_MODEL)
 
-    def has_room(self, model: str) -> bool:
-        """Whether this replica can make another run, and the fleet draw it at once."""
-        return self._live_runs.has_room() and self._fleet.room(model) > self._live_runs.on_their_way
+    def has_room(self, model: str = ANY_MODEL, tenant: str | None = None) -> bool:
+        """Whether this replica can make another run, and the fleet draw it at once.
 
-    def is_open(self, model: str) -> bool:
+        By the engines that a tenant is allowed; None: by all.
+        """
+        room = self._fleet.room(model, tenant) if self._live_runs.has_room() else 0
+        return room > self._live_runs.on_their_way
+
+    def is_open(self, model: str, tenant: str) -> bool:
         """Whether a run that comes now begins now."""
-        return not self.backlog and self.has_room(model)
+        return not self.backlog and self.has_room(model, tenant)
 
     @asynccontextmanager
     async def admit(self, model: str, ticket: Ticket) -> AsyncIterator[bool]:
@@ -51,7 +55,7 @@ class Gate:
         `queue_full` (the user's share), `overloaded` (in all, or nothing can wait), and
         `unavailable` where this replica is stopping.
         """
-        if self.is_open(model):
+        if self.is_open(model, ticket.tenant):
             with self._live_runs.reserve():
                 yield True
             return
@@ -109,7 +113,7 @@ class Gate:
             return None
         if position is None:
             return None
-        at_once = self._fleet.capacity(run.request.model)
+        at_once = self._fleet.capacity(run.request.model, run.tenant)
         return Queued(position, self._pace.of(position, at_once))
 
 

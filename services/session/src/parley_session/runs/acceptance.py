@@ -270,7 +270,7 @@ class Acceptance:
         is_head = bool(chat.pending) and chat.pending[0].run == run.id
         if live is None and is_head and run.attempt == 0 and not run.state.final:
             # Accepted, and never held: whoever accepted it has not come that far.
-            if self._gate.is_open(run.request.model):
+            if self._gate.is_open(run.request.model, run.tenant):
                 live = self._live_runs.launch(run)
             else:
                 await self._gate.put(run)

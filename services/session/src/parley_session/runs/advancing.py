@@ -38,7 +38,7 @@ class Advancer:
         if chat.deleted_at is not None or not chat.pending:
             return None
         turn = chat.pending[0]
-        if self._gate.is_open(turn.request.model):
+        if self._gate.is_open(turn.request.model, chat.tenant):
             return self._live_runs.launch(
                 run_of(chat, turn), detached=True, prepare=partial(self._prepare, chat, turn)
             )
