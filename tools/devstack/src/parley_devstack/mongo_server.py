@@ -92,6 +92,8 @@ class MongoStandIn:
             f"-Xmx{self._heap}",
             "-Xrs",  # signals are Python's
             "-XX:+UseSerialGC",
+            # Half the CPU in its first minutes, which is all that a test or a trial has.
+            "-XX:TieredStopAtLevel=1",
             "--enable-native-access=ALL-UNNAMED",
             "-Dio.netty.noUnsafe=true",
             jvmpath=str(library),
