@@ -1,8 +1,9 @@
 """Parley beside LiteLLM's proxy: the same paced `sim` behind both, on the same cores.
 
 Each way's processes, stores and engine included, run on the budget's cores and on no others;
-the client has the rest. LiteLLM stands in front of the engine's OpenAI face, Parley's services
-in front of its gRPC; Parley stores each chat as well.
+the client has the rest. LiteLLM stands in front of the engine's OpenAI face, which sends a chunk
+a step as OpenAI servers do; Parley's services in front of its gRPC, where what "coalescing" says
+is Parley's own. Parley stores each chat as well.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ async def _measure(
             stack = await exits.enter_async_context(
                 sim_stack(times, model_id=MODEL, start_seconds=START_SECONDS)
             )
-            peer = await exits.enter_async_context(_litellm(program, times, len(budget)))
+            by_step = replace(times, coalesce=0.0)
+            peer = await exits.enter_async_context(_litellm(program, by_step, len(budget)))
         os.sched_setaffinity(0, client)
         parley = {name: pid for name in stack.names if (pid := stack.pid(name)) is not None}
         ways: Mapping[str, Callable[[], TimedWay]] = {
