@@ -64,6 +64,14 @@ def test_an_address_ends_without_a_slash() -> None:
         ({"model": "/m", "pipeline_parallel_size": 65}, "less than or equal"),
         ({"model": "/m", "quantization": "a b"}, "pattern"),
         ({"model": "/m", "dtype": "int8"}, "bfloat16"),
+        ({"model": "/m", "node_rank": 1}, "the last of NODES 0"),
+        ({"engine": "sim", "nodes": 2}, "only the vllm engine is spread"),
+        ({"model": "/m", "nodes": 2, "pipeline_parallel_size": 2}, "need LEADER_ADDRESS"),
+        ({"model": "/m", "nodes": 2, "leader_address": "a b"}, "pattern"),
+        (
+            {"model": "/m", "nodes": 2, "leader_address": "h", "pipeline_parallel_size": 3},
+            "is 3, which cannot be divided among 2 NODES",
+        ),
     ],
 )
 def test_settings_of_engines_are_bounded(settings: dict[str, Any], said: str) -> None:

@@ -101,6 +101,32 @@ def test_adapters_and_sizes_reach_vllm() -> None:
     assert engine_arguments(options, adapters * 3, on_cpu=True)["max_loras"] == 7
 
 
+def test_machines_that_share_a_model_have_a_part_of_it_each(tmp_path: Path) -> None:
+    spread: dict[str, Any] = {
+        "tensor_parallel": 8,
+        "pipeline_parallel": 2,
+        "nodes": 2,
+        "leader_address": "first",
+    }
+    options = VllmOptions("m", "m", node_rank=1, **spread)
+    assert options.local_ranks == 8
+    expected: dict[str, Any] = {
+        "nnodes": 2,
+        "node_rank": 1,
+        "master_addr": "first",
+        "master_port": 29501,
+        "distributed_executor_backend": "mp",
+        "tensor_parallel_size": 8,
+        "pipeline_parallel_size": 2,
+    }
+    assert engine_arguments(options, [], on_cpu=False).items() >= expected.items()
+    assert "nnodes" not in engine_arguments(VllmOptions("m", "m"), [], on_cpu=False)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2 * GIB)
+    assert memory_mistake(VllmOptions(str(tmp_path), "m"), 2 * GIB)
+    assert not memory_mistake(VllmOptions(str(tmp_path), "m", **spread), 2 * GIB)
+
+
 @pytest.fixture
 def notes(tmp_path: Path) -> StartNotes:
     folder = tmp_path / "notes"

@@ -13,7 +13,8 @@ from parley_inference.bounds import Bounds
 from parley_inference.config import Settings
 from parley_inference.door import Door
 from parley_inference.engine.base import Engine
-from parley_inference.engine.build import build_engine
+from parley_inference.engine.build import build_engine, build_part
+from parley_inference.follower import Follower
 from parley_inference.generation import Generator
 from parley_inference.servicer import ENDLESS, SERVICE, InferenceServicer
 from parley_kit.admin import AdminServer
@@ -152,7 +153,7 @@ class Replica:
 
 
 async def serve(settings: Settings, stop: asyncio.Event, outcome: Outcome) -> None:
-    """Run a replica until ``stop`` is set or its engine has died.
+    """Run a replica, or another machine's part of one, until ``stop`` is set or its engine died.
 
     Raises StartupError if it cannot start.
     """
@@ -162,7 +163,11 @@ async def serve(settings: Settings, stop: asyncio.Event, outcome: Outcome) -> No
     stopping = asyncio.create_task(stop.wait())
     try:
         async with secured(settings) as security:
-            replica = Replica(settings, build_engine(settings), security)
+            replica: Replica | Follower
+            if settings.node_rank:
+                replica = Follower(settings, build_part(settings))
+            else:
+                replica = Replica(settings, build_engine(settings), security)
             await replica.start()
             try:
                 await _run(replica, settings, stopping, outcome)
@@ -174,7 +179,10 @@ async def serve(settings: Settings, stop: asyncio.Event, outcome: Outcome) -> No
 
 
 async def _run(
-    replica: Replica, settings: Settings, stopping: asyncio.Task[bool], outcome: Outcome
+    replica: Replica | Follower,
+    settings: Settings,
+    stopping: asyncio.Task[bool],
+    outcome: Outcome,
 ) -> None:
     loading = asyncio.create_task(replica.load())
     await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -77,6 +77,29 @@ class Settings(RpcServiceSettings):
         description="vllm: groups of devices that the layers are divided among; times "
         "TENSOR_PARALLEL_SIZE, the devices needed.",
     )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="vllm: machines that the model is spread over, a process of this service on "
+        "each; the devices are divided evenly among them.",
+    )
+    node_rank: int = Field(
+        default=0,
+        ge=0,
+        le=63,
+        description="vllm: which of them this is. 0 leads and serves; the others join it, have all "
+        "settings but this one in common with it, and serve nobody.",
+    )
+    leader_address: str = Field(
+        default="",
+        max_length=253,
+        pattern=r"^[A-Za-z0-9.:-]*$",
+        description="vllm: name or address by which all of them reach the leader.",
+    )
+    leader_port: int = Field(
+        default=29501, ge=1, le=65535, description="vllm: port of the leader where they meet."
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="vllm: type of weights and activations; auto: the model's own."
     )
@@ -287,6 +310,26 @@ class Settings(RpcServiceSettings):
     def _has_one_key(self) -> Self:
         if self.upstream_api_key.get_secret_value() and self.upstream_api_key_file:
             raise ValueError("give UPSTREAM_API_KEY or UPSTREAM_API_KEY_FILE, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _is_spread_evenly(self) -> Self:
+        ranks = self.tensor_parallel_size * self.pipeline_parallel_size
+        if self.node_rank >= self.nodes:
+            raise ValueError(
+                f"NODE_RANK is {self.node_rank}, and the last of NODES {self.nodes - 1}"
+            )
+        if self.nodes == 1:
+            return self
+        if self.engine != "vllm":
+            raise ValueError("only the vllm engine is spread over several NODES")
+        if not self.leader_address:
+            raise ValueError("several NODES need LEADER_ADDRESS, where they meet")
+        if ranks % self.nodes:
+            raise ValueError(
+                f"TENSOR_PARALLEL_SIZE times PIPELINE_PARALLEL_SIZE is {ranks}, which cannot be "
+                f"divided among {self.nodes} NODES"
+            )
         return self
 
     @model_validator(mode="after")

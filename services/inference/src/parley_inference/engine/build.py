@@ -1,7 +1,13 @@
 """Builds the engine that the settings name; only its own packages are imported."""
 
+from typing import TYPE_CHECKING
+
 from parley_inference.config import Settings
 from parley_inference.engine.base import Engine
+
+if TYPE_CHECKING:
+    from parley_inference.engine.vllm_part import VllmPart
+    from parley_inference.engine.vllm_start import VllmOptions
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -62,31 +68,45 @@ def _openai(settings: Settings) -> Engine:
 
 def _vllm(settings: Settings) -> Engine:
     from parley_inference.engine.vllm import VllmEngine
+
+    return VllmEngine(_vllm_options(settings))
+
+
+def build_part(settings: Settings) -> "VllmPart":
+    """This machine's part of an engine over several, not started."""
+    from parley_inference.engine.vllm_part import VllmPart
+
+    return VllmPart(_vllm_options(settings))
+
+
+def _vllm_options(settings: Settings) -> "VllmOptions":
     from parley_inference.engine.vllm_start import VllmOptions
 
-    return VllmEngine(
-        VllmOptions(
-            model=settings.model,
-            model_id=settings.served_model_id,
-            revision=settings.model_revision,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            kv_cache_gib=settings.kv_cache_gib,
-            threads=settings.cpu_threads,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            tensor_parallel=settings.tensor_parallel_size,
-            pipeline_parallel=settings.pipeline_parallel_size,
-            dtype=settings.dtype,
-            quantization=settings.quantization,
-            adapters=settings.adapters,
-            adapter_base_model=settings.adapter_base_model,
-            max_adapter_rank=settings.max_adapter_rank,
-            max_adapters_at_once=settings.max_adapters_at_once,
-            grammar_backend=settings.grammar_backend,
-            grammar_seconds=settings.grammar_seconds,
-            eager={"auto": None, "on": False, "off": True}[settings.compile],
-            otlp_endpoint=settings.otlp_endpoint,
-            log_level=settings.log_level,
-            log_format=settings.log_format,
-        )
+    return VllmOptions(
+        model=settings.model,
+        model_id=settings.served_model_id,
+        revision=settings.model_revision,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        kv_cache_gib=settings.kv_cache_gib,
+        threads=settings.cpu_threads,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel=settings.tensor_parallel_size,
+        pipeline_parallel=settings.pipeline_parallel_size,
+        nodes=settings.nodes,
+        node_rank=settings.node_rank,
+        leader_address=settings.leader_address,
+        leader_port=settings.leader_port,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        adapters=settings.adapters,
+        adapter_base_model=settings.adapter_base_model,
+        max_adapter_rank=settings.max_adapter_rank,
+        max_adapters_at_once=settings.max_adapters_at_once,
+        grammar_backend=settings.grammar_backend,
+        grammar_seconds=settings.grammar_seconds,
+        eager={"auto": None, "on": False, "off": True}[settings.compile],
+        otlp_endpoint=settings.otlp_endpoint,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
     )

@@ -7,8 +7,6 @@ vLLM 0.32 (``vllm/v1/engine/async_llm.py``).
 
 import asyncio
 import logging
-import multiprocessing
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -34,8 +32,8 @@ from parley_inference.engine.grammar import GrammarCheck, vllm_judge
 from parley_inference.engine.hf_tokenizer import HfTokenizer
 from parley_inference.engine.revision import folder_revision
 from parley_inference.engine.seeds import seed_at
-from parley_inference.engine.start_notes import StartNotes, sentence_of
 from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
+from parley_inference.engine.vllm_load import VllmLoad
 from parley_inference.engine.vllm_start import (
     VllmOptions,
     check_files,
@@ -47,9 +45,7 @@ from parley_kit.errors import StartupError
 _log = logging.getLogger(__name__)
 
 _FINISHES: Final = {"stop": Finish.STOP, "length": Finish.LENGTH}
-_PROGRESS_SECONDS: Final = 5.0
 _SHUTDOWN_SECONDS: Final = 10.0
-_SILENT: Final = "a process that is killed, as where memory runs out, does not say why"
 
 
 class VllmEngine:
@@ -58,14 +54,11 @@ class VllmEngine:
     def __init__(self, options: VllmOptions) -> None:
         self._options = options
         self._llm: Any = None
-        self._loading: asyncio.Future[Any] | None = None
+        self._loading: VllmLoad[tuple[Any, HfTokenizer, ModelInfo]] = VllmLoad(options.model)
         self._tokenizer: HfTokenizer | None = None
         self._info: ModelInfo | None = None
         self._stopped = False
         self._kv_usage = 0.0
-        # While it starts.
-        self._began = 0.0
-        self._notes: StartNotes | None = None
         # By name, what vLLM takes with a request.
         self._adapters: dict[str, Any] = {}
         self._grammars: GrammarCheck | None = None
@@ -90,11 +83,7 @@ class VllmEngine:
     @property
     def progress(self) -> str:
         """How long the model has been loading, and the last that vLLM said of it."""
-        if not self._began:
-            return ""
-        last = self._notes.last if self._notes is not None else ""
-        seconds = round(time.monotonic() - self._began)
-        return f"loading the model for {seconds} s" + (f"; vLLM: {last}" if last else "")
+        return self._loading.progress
 
     @property
     def kv_free_ratio(self) -> float:
@@ -105,37 +94,14 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load the model in a thread, then the adapters, then draw a token to warm up."""
-        self._began = began = time.monotonic()
-        self._loading = asyncio.get_running_loop().run_in_executor(None, self._load)
-        while True:
-            done, _ = await asyncio.wait({self._loading}, timeout=_PROGRESS_SECONDS)
-            if done:
-                break
-            _log.info(
-                "loading the model",
-                extra={
-                    "seconds": round(time.monotonic() - began),
-                    "last": self._notes.last if self._notes is not None else "",
-                },
-            )
-        try:
-            self._llm, self._tokenizer, self._info = self._loading.result()
-            await self._load_adapters()
-        except StartupError:
-            raise
-        except Exception as error:
-            raise StartupError(
-                f"vLLM cannot serve {self._options.model}: {self._why(error)}"
-            ) from error
+        self._llm, self._tokenizer, self._info = await self._loading.run(self._load)
+        await self._load_adapters()
         await self._warm_up()
-        self._began = 0.0
-        if self._notes is not None:
-            self._notes.close()
         _log.info(
             "the model is loaded",
             extra={
                 "model": self._info.model_id,
-                "seconds": round(time.monotonic() - began, 1),
+                "seconds": round(self._loading.over(), 1),
                 "context_length": self._info.context_length,
                 "chat_template": self._tokenizer.has_template,
             },
@@ -147,15 +113,8 @@ class VllmEngine:
                 await self._llm.add_lora(request)
             except Exception as error:
                 raise StartupError(
-                    f"the adapter {name} cannot be served: {self._why(error)}"
+                    f"the adapter {name} cannot be served: {self._loading.why(error)}"
                 ) from error
-
-    def _why(self, error: Exception) -> str:
-        """Why the start failed: what the process that failed has said, else what reached us."""
-        said = self._notes.cause if self._notes is not None else ""
-        if said and "background process" not in said:
-            return said
-        return f"{said or sentence_of(error)} ({_SILENT})"
 
     async def _warm_up(self) -> None:
         prompt = await self.prepare([Message(Role.USER, "Hello")], 0)
@@ -167,7 +126,7 @@ class VllmEngine:
         """Build the engine; blocks for as long as the model takes to load."""
         options = self._options
         adapters = check_files(options)
-        self._notes = prepare_environment(
+        self._loading.notes = prepare_environment(
             model=options.model,
             kv_cache_gib=options.kv_cache_gib,
             threads=options.threads,
@@ -249,15 +208,8 @@ class VllmEngine:
     async def stop(self) -> None:
         """End vLLM and its processes, also while it is still loading."""
         self._stopped = True
-        if self._loading is not None and not self._loading.done():
-            # The thread cannot be interrupted; without its children it fails at once.
-            for child in multiprocessing.active_children():
-                child.terminate()
-            await asyncio.wait({self._loading}, timeout=_SHUTDOWN_SECONDS)
-        llm, self._llm = self._llm, None
-        if llm is None and self._loading is not None and self._loading.done():
-            llm = None if self._loading.exception() else self._loading.result()[0]
-        self._loading = None
+        loaded = await self._loading.end(_SHUTDOWN_SECONDS)
+        llm, self._llm = loaded[0] if loaded else None, None
         if llm is not None:
             if llm.output_handler is not None:
                 # First: it would take the end of the engine's process for a failure.

@@ -38,6 +38,8 @@ def prepare_environment(
         # Of the caches of compiled models, the one that can be read again on CPU: with vLLM 0.32
         # and torch 2.13 the other one is compiled anew at every start.
         "VLLM_USE_AOT_COMPILE": "0",
+        # As vLLM's own server has it: what serves gRPC has threads, and is not to be forked.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # The tokenizer's threads and the engine's forks do not go together.
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -14,6 +14,7 @@ from parley_kit.errors import StartupError
 _GIB: Final = 1 << 30
 # Prompts are shared in blocks. vLLM's own choice on CPU, 128 tokens, shares no short chat's.
 _CPU_BLOCK_TOKENS: Final = 32
+_RANKS_ARE: Final = "TENSOR_PARALLEL_SIZE times PIPELINE_PARALLEL_SIZE, by NODES, is"
 # Ranks that vLLM has room for; an adapter of another rank takes the next one up.
 _RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -24,6 +25,7 @@ class VllmOptions:
 
     ``eager``: None: compile unless a C++ compiler is lacking where one is needed (CPU).
     ``grammar_seconds``: how long a caller waits for the judgement of its schema.
+    ``nodes``: machines that share the model; the first has rank 0 and leads.
     """
 
     model: str
@@ -36,6 +38,10 @@ class VllmOptions:
     gpu_memory_utilization: float = 0.9
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    nodes: int = 1
+    node_rank: int = 0
+    leader_address: str = ""
+    leader_port: int = 29501
     dtype: str = "auto"
     quantization: str = ""
     adapters: Mapping[str, Path] = field(default_factory=dict)
@@ -48,6 +54,11 @@ class VllmOptions:
     otlp_endpoint: str = ""
     log_level: str = "info"
     log_format: str = "json"
+
+    @property
+    def local_ranks(self) -> int:
+        """Processes of this machine that hold a part of the model each."""
+        return self.tensor_parallel * self.pipeline_parallel // self.nodes
 
 
 def check_files(options: VllmOptions) -> list[Adapter]:
@@ -75,7 +86,7 @@ def check_machine(options: VllmOptions) -> bool:
     from vllm.platforms import current_platform
 
     on_cpu = bool(current_platform.is_cpu())
-    ranks = options.tensor_parallel * options.pipeline_parallel
+    ranks = options.local_ranks
     if on_cpu:
         from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
@@ -92,10 +103,7 @@ def gpu_mistake(ranks: int, devices: int) -> str:
     """Why ``ranks`` processes cannot have a GPU each; empty: they can."""
     if ranks <= devices:
         return ""
-    return (
-        f"TENSOR_PARALLEL_SIZE times PIPELINE_PARALLEL_SIZE is {ranks}, and {devices} GPUs are "
-        "visible"
-    )
+    return f"{_RANKS_ARE} {ranks}, and {devices} GPUs are visible"
 
 
 def cpu_mistake(ranks: int, threads: str, nodes: int) -> str:
@@ -107,14 +115,11 @@ def cpu_mistake(ranks: int, threads: str, nodes: int) -> str:
         return ""
     named = threads.count("|") + 1
     if threads and named != ranks:
-        return (
-            f"CPU_THREADS names cores for {named} processes, and TENSOR_PARALLEL_SIZE times "
-            f"PIPELINE_PARALLEL_SIZE is {ranks}"
-        )
+        return f"CPU_THREADS names cores for {named} processes, and {_RANKS_ARE} {ranks}"
     if not threads and ranks > nodes:
         return (
-            f"TENSOR_PARALLEL_SIZE times PIPELINE_PARALLEL_SIZE is {ranks}, and this CPU has "
-            f"{nodes} NUMA nodes: name the cores of each process in CPU_THREADS, as in `0-3|4-7`"
+            f"{_RANKS_ARE} {ranks}, and this CPU has {nodes} NUMA nodes: name the cores of each "
+            "process in CPU_THREADS, as in `0-3|4-7`"
         )
     return ""
 
@@ -122,7 +127,7 @@ def cpu_mistake(ranks: int, threads: str, nodes: int) -> str:
 def memory_mistake(options: VllmOptions, available: int | None) -> str:
     """Why weights and KV cache do not fit into memory; empty: they do, or nobody knows."""
     weights = sum(path.stat().st_size for path in Path(options.model).glob("*.safetensors"))
-    wanted = options.kv_cache_gib * _GIB + weights
+    wanted = options.kv_cache_gib * _GIB + weights // options.nodes
     if available is None or wanted <= available:
         return ""
     return (
@@ -152,6 +157,14 @@ def engine_arguments(
         "quantization": options.quantization or None,
         "otlp_traces_endpoint": options.otlp_endpoint or None,
     }
+    if options.nodes > 1:
+        arguments |= {
+            "nnodes": options.nodes,
+            "node_rank": options.node_rank,
+            "master_addr": options.leader_address,
+            "master_port": options.leader_port,
+            "distributed_executor_backend": "mp",
+        }
     if options.max_model_len:
         arguments["max_model_len"] = options.max_model_len
     if on_cpu:
