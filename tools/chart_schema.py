@@ -46,7 +46,12 @@ DECIDED: dict[str, tuple[type[BaseSettings], frozenset[str]]] = {
         | {"cache_targets"},
     ),
     "cache": (CacheSettings, EVERYWHERE | {"redis_url", "embedding_model"}),
-    "inference": (InferenceSettings, EVERYWHERE | {"upstream_api_key", "upstream_api_key_file"}),
+    "inference": (
+        InferenceSettings,
+        EVERYWHERE
+        | {"upstream_api_key", "upstream_api_key_file"}
+        | {"nodes", "node_rank", "leader_address", "leader_port"},
+    ),
 }
 SETTINGS_OF = {
     "gateway.settings": "gateway",
@@ -120,6 +125,9 @@ SHAPES: list[tuple[str, Schema]] = [
     (".labels", LABELS),
     ("commonLabels", LABELS),
     ("metrics.dashboardLabels", LABELS),
+    ("rollingUpdate.maxSurge", AWAY),
+    ("rollingUpdate.maxUnavailable", AWAY),
+    (".nodes", {**AT_LEAST_ONE, "maximum": 64}),
     (".minReplicas", COUNT),
     (".maxReplicas", AT_LEAST_ONE),
     (".replicas", COUNT),

@@ -28,6 +28,11 @@ SOURCES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
     ),
     (
+        "sigs.k8s.io/lws",
+        "v0.7.0",
+        ("config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml",),
+    ),
+    (
         "github.com/cert-manager/cert-manager",
         "v1.18.2",
         ("deploy/crds/crd-certificates.yaml",),

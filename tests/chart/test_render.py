@@ -1,6 +1,7 @@
 """What the chart makes of its values, judged by the services' own settings classes."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from chart_schema import CHART, DECIDED, settings_schema
 from pydantic_settings import BaseSettings
 
+from parley_inference.config import Settings as InferenceSettings
 from parley_kit.resolver import parse_targets
 from parley_session.fleet.targets import engine_targets
 from support.helm import Document, Refused, Render
@@ -21,6 +23,9 @@ TRIED: Document = {
     "inference": {"pool": {"settings": {"engine": "sim"}, "gpus": 0}},
 }
 WHOLE: Document = yaml.safe_load((CHART / "ci" / "whole-values.yaml").read_text("utf-8"))
+SEVERAL_NODES: Document = yaml.safe_load(
+    (CHART / "ci" / "several-nodes-values.yaml").read_text("utf-8")
+)
 SECRETS = {
     "PARLEY_SESSION_MONGODB_URI": "mongodb://db/",
     "PARLEY_SESSION_LOG_REDIS_URL": "redis://log/",
@@ -45,6 +50,13 @@ def components(documents: list[Document]) -> Iterator[tuple[Document, Document]]
 def container(deployment: Document) -> Document:
     first: Document = deployment["spec"]["template"]["spec"]["containers"][0]
     return first
+
+
+def group_of(documents: list[Document]) -> dict[str, Document]:
+    """The pod templates of the LeaderWorkerSet."""
+    [group] = of_kind(documents, "LeaderWorkerSet")
+    made = group["spec"]["leaderWorkerTemplate"]
+    return {"leader": made["leaderTemplate"], "follower": made["workerTemplate"]}
 
 
 def service_of(deployment: Document) -> str:
@@ -116,6 +128,7 @@ def test_pods_may_run_where_pods_are_restricted(render: Render) -> None:
     documents = render(WHOLE) + render(TRIED)
     pods = [d["spec"]["template"]["spec"] for d in documents if "template" in d.get("spec", {})]
     pods += [d["spec"] for d in of_kind(documents, "Pod")]
+    pods += [template["spec"] for template in group_of(render(SEVERAL_NODES)).values()]
     assert len(pods) > 10
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -209,6 +222,74 @@ def test_an_engine_is_spread_over_its_gpus_unless_it_is_told_otherwise(render: R
     assert json.loads(spread["PARLEY_INFERENCE_ADAPTERS"]) == adapters
     assert piped["PARLEY_INFERENCE_PIPELINE_PARALLEL_SIZE"] == "4"
     assert "PARLEY_INFERENCE_TENSOR_PARALLEL_SIZE" not in piped | main
+
+
+@pytest.mark.parametrize(("pod", "rank"), [("leader", 0), ("follower", 1)])
+def test_each_pod_of_a_model_over_several_nodes_is_told_its_part(
+    render: Render, monkeypatch: pytest.MonkeyPatch, pod: str, rank: int
+) -> None:
+    documents = render(SEVERAL_NODES)
+    one = group_of(documents)[pod]["spec"]["containers"][0]
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == 8
+    # What the controller puts before all other variables, by which the kubelet expands them.
+    told = {"LWS_LEADER_ADDRESS": "huge-0.huge.default", "LWS_WORKER_INDEX": str(rank)}
+    [source] = one["envFrom"]
+    given = dict(named(documents, "ConfigMap", source["configMapRef"]["name"])["data"])
+    for entry in one["env"]:
+        if "value" in entry:
+            given[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda m: told[m[1]], entry["value"])
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = InferenceSettings()
+    assert (settings.nodes, settings.node_rank) == (2, rank)
+    assert settings.leader_address == "huge-0.huge.default"
+    assert (settings.tensor_parallel_size, settings.pipeline_parallel_size) == (8, 2)
+
+
+def test_who_leads_serves_and_is_found_and_who_follows_is_neither(render: Render) -> None:
+    documents = render(SEVERAL_NODES)
+    leader, follower = group_of(documents).values()
+    called = named(documents, "Service", "try-parley-inference")["spec"]["selector"]
+    assert called.items() <= leader["metadata"]["labels"].items()
+    assert not called.items() <= follower["metadata"]["labels"].items()
+    assert [port["name"] for port in follower["spec"]["containers"][0]["ports"]] == ["admin"]
+    assert "grpc" in leader["spec"]["containers"][0]["startupProbe"]
+    assert follower["spec"]["containers"][0]["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_a_group_is_one_engine_to_what_scales_disrupts_and_guards_it(render: Render) -> None:
+    documents = render(SEVERAL_NODES)
+    [group] = of_kind(documents, "LeaderWorkerSet")
+    assert "replicas" not in group["spec"]
+    assert group["spec"]["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupOnPodRestart"
+    [scaler] = of_kind(documents, "ScaledObject")
+    target = {"apiVersion": group["apiVersion"], "kind": group["kind"]}
+    assert scaler["spec"]["scaleTargetRef"] == target | {"name": group["metadata"]["name"]}
+    pods = [template["metadata"]["labels"] for template in group_of(documents).values()]
+    budget = named(documents, "PodDisruptionBudget", group["metadata"]["name"])["spec"]
+    policy = named(documents, "NetworkPolicy", group["metadata"]["name"])["spec"]
+    [allowed] = policy["ingress"][0]["from"]
+    for guarded in (budget["selector"], policy["podSelector"], allowed["podSelector"]):
+        assert all(guarded["matchLabels"].items() <= labels.items() for labels in pods)
+        other = named(documents, "Deployment", "try-parley-inference-main")
+        labels = other["spec"]["template"]["metadata"]["labels"]
+        assert not guarded["matchLabels"].items() <= labels.items()
+
+
+def test_who_follows_has_the_certificate_of_engines(render: Render) -> None:
+    tls = {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "parley"}}}
+    for template in group_of(render({**SEVERAL_NODES, "tls": tls})).values():
+        secrets = [volume.get("secret", {}) for volume in template["spec"]["volumes"]]
+        assert "try-parley-inference-tls" in [secret.get("secretName") for secret in secrets]
+
+
+def test_a_roll_takes_the_replicas_that_it_may(render: Render) -> None:
+    documents = render(SEVERAL_NODES)
+    [group] = of_kind(documents, "LeaderWorkerSet")
+    rolls = group["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+    assert rolls == {"maxSurge": 0, "maxUnavailable": 1}
+    main = named(documents, "Deployment", "try-parley-inference-main")
+    assert main["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 def test_engines_scale_on_the_work_of_their_own_model(render: Render) -> None:
@@ -323,6 +404,23 @@ def test_a_certificate_has_the_names_by_which_its_service_is_called(render: Rend
             "autoscaling.minReplicas",
         ),
         ({**TRIED, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+        (
+            {**TRIED, "inference": {"pool": {"nodes": 2, "settings": {"engine": "sim"}}}},
+            "only the vllm engine is spread over several nodes",
+        ),
+        (
+            {
+                **TRIED,
+                "inference": {
+                    "pool": {
+                        "nodes": 2,
+                        "gpus": 4,
+                        "settings": {"model": "m", "tensorParallelSize": 4},
+                    }
+                },
+            },
+            "tensorParallelSize times pipelineParallelSize is 4, and 2 nodes have 8 devices",
+        ),
         (
             {
                 **TRIED,

@@ -39,6 +39,11 @@ MEANT: list[tuple[str, str, str]] = [
         "an engine is a GPU: how many there are is the operator's to pay",
     ),
     ("horizontalpodautoscaler-replicas", ".*-inference-.*", "likewise"),
+    (
+        "networkpolicy-targets-pod",
+        "NetworkPolicy/.*-inference-huge",
+        "it is for the pods of a LeaderWorkerSet, which kube-score does not know",
+    ),
     ("pod-networkpolicy", "Pod/.*-test", "it lives for one chat, and nobody calls it"),
     (
         "container-security-context-user-group-id",

@@ -17,8 +17,7 @@ metadata:
   {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
 spec:
   scaleTargetRef:
-    apiVersion: apps/v1
-    kind: Deployment
+    {{- include "parley.poolKind" . | nindent 4 }}
     name: {{ $name }}
   minReplicas: {{ $scaling.minReplicas }}
   maxReplicas: {{ $scaling.maxReplicas }}
@@ -42,6 +41,7 @@ metadata:
   {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
 spec:
   scaleTargetRef:
+    {{- include "parley.poolKind" . | nindent 4 }}
     name: {{ $name }}
   minReplicaCount: {{ $scaling.minReplicas }}
   maxReplicaCount: {{ $scaling.maxReplicas }}

@@ -5,7 +5,7 @@ session's.
 */}}
 
 {{- define "parley.tlsOwner" -}}
-{{- ternary "session" .component (eq .component "worker") -}}
+{{- ternary "session" (default .component .settingsOf) (eq .component "worker") -}}
 {{- end -}}
 
 {{- define "parley.tlsSecretName" -}}

@@ -23,161 +23,182 @@ for pods (security, rolling, probes, spreading) holds for every one. Takes a dic
 {{- if .pool -}}{{- printf "%s-%s" $base .pool | trunc 63 | trimSuffix "-" -}}{{- else -}}{{- $base -}}{{- end -}}
 {{- end -}}
 
-{{- define "parley.workload" -}}
-{{- $root := .root -}}
-{{- $name := include "parley.objectName" . -}}
-{{- $pod := mergeOverwrite (deepCopy $root.Values.podDefaults) (default (dict) .values.pod) -}}
+{{/* The settings of a component's pods, as the data of their ConfigMap. */}}
+{{- define "parley.podSettings" -}}
 {{- $managed := merge (default (dict) (include "parley.tlsSettings" . | fromYaml)) .managed -}}
-{{- $data := include "parley.settingsData" (merge (dict "managed" $managed) .) | trim -}}
-{{- $scaled := and .values.autoscaling (or .values.autoscaling.enabled (and .values.autoscaling.kind (ne .values.autoscaling.kind "none"))) -}}
+{{- include "parley.settingsData" (merge (dict "managed" $managed) .) | trim -}}
+{{- end -}}
+
+{{- define "parley.settingsMap" -}}
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
+  {{- include "parley.metadata" (merge (dict "name" (include "parley.objectName" .)) .) | nindent 2 }}
 data:
-  {{- $data | nindent 2 }}
+  {{- include "parley.podSettings" . | nindent 2 }}
+{{- end -}}
+
+{{/* Not empty: something else says how many replicas there are. */}}
+{{- define "parley.isScaled" -}}
+{{- with .values.autoscaling -}}
+{{- if or .enabled (and .kind (ne .kind "none")) -}}scaled{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "parley.workload" -}}
+{{- $rolling := default (dict "maxSurge" 1 "maxUnavailable" 0) .values.rollingUpdate -}}
+{{ include "parley.settingsMap" . }}
 ---
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  {{- include "parley.metadata" (merge (dict "name" $name) .) | nindent 2 }}
+  {{- include "parley.metadata" (merge (dict "name" (include "parley.objectName" .)) .) | nindent 2 }}
 spec:
-  {{- if not $scaled }}
+  {{- if not (include "parley.isScaled" .) }}
   replicas: {{ .values.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
   strategy:
     type: RollingUpdate
-    rollingUpdate: {maxSurge: {{ default 1 .maxSurge }}, maxUnavailable: 0}
+    rollingUpdate: {{ toJson $rolling }}
   selector:
     matchLabels:
       {{- include "parley.selectorLabels" . | nindent 6 }}
   template:
-    metadata:
-      labels:
-        {{- include "parley.labels" . | nindent 8 }}
-        {{- with $pod.labels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-      annotations:
-        checksum/settings: {{ $data | sha256sum }}
-        {{- with $pod.annotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-    spec:
-      {{- if .account }}
-      serviceAccountName: {{ include "parley.serviceAccountName" . }}
-      {{- end }}
-      automountServiceAccountToken: {{ default false .account }}
-      enableServiceLinks: false
-      terminationGracePeriodSeconds: {{ add (ceil .grace | int) 15 }}
-      {{- with $root.Values.image.pullSecrets }}
-      imagePullSecrets:
-        {{- range . }}
-        - name: {{ . }}
-        {{- end }}
+    {{- include "parley.podTemplate" . | nindent 4 }}
+{{- end -}}
+
+{{/* A pod of a component, whatever makes it. `settingsOf`: the component whose settings and
+     certificate it has, if they are another's; `revisionLabel`: what tells a roll's pods apart. */}}
+{{- define "parley.podTemplate" -}}
+{{- $root := .root -}}
+{{- $name := include "parley.objectName" (merge (dict "component" (default .component .settingsOf)) .) -}}
+{{- $pod := mergeOverwrite (deepCopy $root.Values.podDefaults) (default (dict) .values.pod) -}}
+metadata:
+  labels:
+    {{- include "parley.labels" . | nindent 4 }}
+    {{- with $pod.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    checksum/settings: {{ include "parley.podSettings" . | sha256sum }}
+    {{- with $pod.annotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- if .account }}
+  serviceAccountName: {{ include "parley.serviceAccountName" . }}
+  {{- end }}
+  automountServiceAccountToken: {{ default false .account }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ add (ceil .grace | int) 15 }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    fsGroup: 65532
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile: {type: RuntimeDefault}
+  {{- with .values.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with $pod.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $pod.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pod.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pod.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if $pod.spreadOver }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: {{ $pod.spreadOver }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "parley.selectorLabels" . | nindent 10 }}
+      matchLabelKeys: [{{ default "pod-template-hash" .revisionLabel }}]
+  {{- end }}
+  {{- with $pod.initContainers }}
+  initContainers:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ .component }}
+      image: {{ include "parley.image" (dict "root" $root "image" .image) }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      {{- with .command }}
+      command: {{ toJson . }}
       {{- end }}
       securityContext:
-        runAsNonRoot: true
-        runAsUser: 65532
-        runAsGroup: 65532
-        fsGroup: 65532
-        fsGroupChangePolicy: OnRootMismatch
-        seccompProfile: {type: RuntimeDefault}
-      {{- with .values.runtimeClassName }}
-      runtimeClassName: {{ . }}
-      {{- end }}
-      {{- with $pod.priorityClassName }}
-      priorityClassName: {{ . }}
-      {{- end }}
-      {{- with $pod.nodeSelector }}
-      nodeSelector:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $pod.tolerations }}
-      tolerations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $pod.affinity }}
-      affinity:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- if $pod.spreadOver }}
-      topologySpreadConstraints:
-        - maxSkew: 1
-          topologyKey: {{ $pod.spreadOver }}
-          whenUnsatisfiable: ScheduleAnyway
-          labelSelector:
-            matchLabels:
-              {{- include "parley.selectorLabels" . | nindent 14 }}
-          matchLabelKeys: [pod-template-hash]
-      {{- end }}
-      {{- with $pod.initContainers }}
-      initContainers:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      containers:
-        - name: {{ .component }}
-          image: {{ include "parley.image" (dict "root" $root "image" .image) }}
-          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-          {{- with .command }}
-          command: {{ toJson . }}
-          {{- end }}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {drop: [ALL]}
-          ports:
-            {{- range .ports }}
-            - name: {{ .name }}
-              containerPort: {{ .port }}
-            {{- end }}
-          envFrom:
-            - configMapRef:
-                name: {{ $name }}
-            {{- with $pod.extraEnvFrom }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-          {{- $env := compact (list .env (ternary (toYaml $pod.extraEnv) "" (not (empty $pod.extraEnv)))) }}
-          {{- if $env }}
-          env:
-            {{- join "\n" $env | nindent 12 }}
-          {{- end }}
-          {{- .probes | nindent 10 }}
-          resources:
-            {{- toYaml (default .values.resources .resources) | nindent 12 }}
-          volumeMounts:
-            - name: tmp
-              mountPath: /tmp
-            {{- if $root.Values.tls.enabled }}
-            - name: certificates
-              mountPath: /etc/parley/tls
-              readOnly: true
-            {{- end }}
-            {{- with .mounts }}
-            {{- . | nindent 12 }}
-            {{- end }}
-            {{- with $pod.extraVolumeMounts }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-        {{- with $pod.extraContainers }}
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      ports:
+        {{- range .ports }}
+        - name: {{ .name }}
+          containerPort: {{ .port }}
+        {{- end }}
+      envFrom:
+        - configMapRef:
+            name: {{ $name }}
+        {{- with $pod.extraEnvFrom }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      volumes:
+      {{- $env := compact (list .env (ternary (toYaml $pod.extraEnv) "" (not (empty $pod.extraEnv)))) }}
+      {{- if $env }}
+      env:
+        {{- join "\n" $env | nindent 8 }}
+      {{- end }}
+      {{- .probes | nindent 6 }}
+      resources:
+        {{- toYaml (default .values.resources .resources) | nindent 8 }}
+      volumeMounts:
         - name: tmp
-          emptyDir: {sizeLimit: 256Mi}
+          mountPath: /tmp
         {{- if $root.Values.tls.enabled }}
         - name: certificates
-          secret:
-            secretName: {{ include "parley.tlsSecretName" . }}
-            defaultMode: 0440
+          mountPath: /etc/parley/tls
+          readOnly: true
         {{- end }}
-        {{- with .volumes }}
+        {{- with .mounts }}
         {{- . | nindent 8 }}
         {{- end }}
-        {{- with $pod.extraVolumes }}
+        {{- with $pod.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+    {{- with $pod.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {sizeLimit: 256Mi}
+    {{- if $root.Values.tls.enabled }}
+    - name: certificates
+      secret:
+        secretName: {{ include "parley.tlsSecretName" . }}
+        defaultMode: 0440
+    {{- end }}
+    {{- with .volumes }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with $pod.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end -}}
 
 {{/* Probes of a gRPC service. Liveness asks whether the process is at work, and nothing else;
@@ -252,7 +273,9 @@ spec:
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
-      {{- include "parley.selectorLabels" . | nindent 6 }}
+      {{- /* Over several nodes: leaders and followers alike, as each takes its replica with it. */}}
+      {{- $guarded := ternary (dict "root" .root "pool" .pool) . (gt (int (default 1 .values.nodes)) 1) }}
+      {{- include "parley.selectorLabels" $guarded | nindent 6 }}
 {{- end -}}
 {{- end -}}
 
