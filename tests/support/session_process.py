@@ -14,10 +14,17 @@ from typing import Any
 
 from parley.session.v1 import session_pb2 as pb
 
+from parley_cache.bootstrap import serving as cache_serving
+from parley_cache.config import CacheSettings
 from parley_kit.errors import ServiceError
+from parley_kit.ids import uuid7
 from parley_kit.rpc.client import open_channel
+from support.inference import sim_replica
 from support.poll import until
+from support.servers import MongoDatabase
 from support.session_service import Client
+
+Settings = dict[str, str]
 
 
 class SessionProcess:
@@ -92,3 +99,24 @@ async def session_replica(
     finally:
         await channel.close()
         await process.end(signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def surroundings(database: MongoDatabase, redis_url: str) -> AsyncIterator[Settings]:
+    """A replica's settings, among a store, a log, an engine and a cache of its own."""
+    own = {"port": 0, "admin_port": 0, "key_prefix": f"test-{uuid7()}:", "semantic": "off"}
+    cache = CacheSettings.model_validate(own | {"redis_url": redis_url})
+    async with (
+        sim_replica(sim_faults=True, sim_answer_tokens=0) as (engine, _),
+        cache_serving(cache) as running,
+    ):
+        yield {
+            "PARLEY_SESSION_MONGODB_URI": database.uri,
+            "PARLEY_SESSION_MONGODB_DATABASE": database.name,
+            "PARLEY_SESSION_LOG_REDIS_URL": redis_url,
+            "PARLEY_SESSION_INFERENCE_TARGETS": f"127.0.0.1:{engine.port}",
+            "PARLEY_SESSION_CACHE_TARGETS": f"127.0.0.1:{running.port}",
+            "PARLEY_SESSION_CACHE_LOOKUP_TIMEOUT_SECONDS": "5",
+            "PARLEY_SESSION_LEASE_SECONDS": "0.9",
+            "PARLEY_SESSION_SWEEP_SECONDS": "0.2",
+        }

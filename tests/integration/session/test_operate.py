@@ -13,8 +13,6 @@ import pytest
 from parley.session.v1 import session_pb2 as pb
 from pymongo import MongoClient
 
-from parley_cache.bootstrap import serving as cache_serving
-from parley_cache.config import CacheSettings
 from parley_kit.ids import uuid7
 from parley_session.clock import utc_now
 from parley_session.domain.model import Role, RunState
@@ -22,40 +20,21 @@ from parley_session.operate.__main__ import main
 from parley_session.store.mongo.client import MongoOptions
 from parley_session.store.mongo.store import MongoStore
 from parley_session.usage import usage_of_run
-from support.inference import sim_replica
 from support.poll import until
 from support.servers import MongoDatabase
 from support.session_data import ALICE, make_chat, make_message, make_run, make_turn
-from support.session_process import SessionProcess, session_replica
+from support.session_process import SessionProcess, Settings, session_replica, surroundings
 from support.session_service import Client, Stream, completion
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-Settings = dict[str, str]
 
 
 @pytest.fixture
 async def settings(
     mongodb_database: MongoDatabase, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Settings]:
-    """A replica's settings, which the command takes: a store, a log, an engine and a cache."""
-    prefix = f"operate-{uuid7()}:"
-    cache = CacheSettings(
-        port=0, admin_port=0, redis_url=redis_url, key_prefix=prefix, semantic="off"
-    )
-    async with (
-        sim_replica(sim_faults=True, sim_answer_tokens=0) as (engine, _),
-        cache_serving(cache) as running,
-    ):
-        found = {
-            "PARLEY_SESSION_MONGODB_URI": mongodb_database.uri,
-            "PARLEY_SESSION_MONGODB_DATABASE": mongodb_database.name,
-            "PARLEY_SESSION_LOG_REDIS_URL": redis_url,
-            "PARLEY_SESSION_INFERENCE_TARGETS": f"127.0.0.1:{engine.port}",
-            "PARLEY_SESSION_CACHE_TARGETS": f"127.0.0.1:{running.port}",
-            "PARLEY_SESSION_CACHE_LOOKUP_TIMEOUT_SECONDS": "5",
-            "PARLEY_SESSION_LEASE_SECONDS": "0.9",
-            "PARLEY_SESSION_SWEEP_SECONDS": "0.2",
-        }
+    """A replica's settings, which the command takes."""
+    async with surroundings(mongodb_database, redis_url) as found:
         for name, value in found.items():
             monkeypatch.setenv(name, value)
         yield found
