@@ -377,6 +377,21 @@ def test_a_certificate_has_the_names_by_which_its_service_is_called(render: Rend
         assert resolver.server_name("10.0.0.1:1") in made[f"try-parley-{component}-tls"]
 
 
+def test_the_quickstart_loads_the_images_that_its_pods_ask_for(render: Render) -> None:
+    readme = (CHART / "README.md").read_text("utf-8")
+    [named_values] = re.findall(r"helm install parley \S+ -f (\S+) ", readme)
+    documents = render(yaml.safe_load((CHART.parents[2] / named_values).read_text("utf-8")))
+    [(start, names, tag)] = re.findall(r"kind load docker-image (\S+)\{(.+)\}:(\S+)", readme)
+    pods = [d["spec"]["template"]["spec"] for d in documents if "template" in d.get("spec", {})]
+    asked = {one["image"] for pod in pods for one in pod["containers"]}
+    stores = {image for image in asked if image.startswith("docker.io/library/")}
+    assert len(stores) == 2
+    assert asked - stores == {f"{start}{name}:{tag}" for name in names.split(",")}
+    # A machine, not a fleet.
+    cpu = [one["resources"]["requests"]["cpu"] for pod in pods for one in pod["containers"]]
+    assert sum(int(each.removesuffix("m")) for each in cpu) < 1000
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
