@@ -190,6 +190,14 @@ async def test_a_stream_is_read_to_its_end_and_the_connection_kept(
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\ncut", "mid-answer"),
     ],
 )
+async def test_silence_is_told_and_whose(serve: Callable[[bytes], object]) -> None:
+    url = str(await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"))  # type: ignore[misc]
+    connection = HttpConnection(url, seconds=0.05)
+    with pytest.raises(BadAnswer, match=f"{url}/chat was silent"):
+        _ = [part async for part in connection.post("/chat", b"{}", "application/json")]
+    await connection.close()
+
+
 async def test_what_is_no_answer_is_told(
     serve: Callable[[bytes], object], response: bytes, said: str
 ) -> None:

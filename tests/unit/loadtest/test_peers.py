@@ -1,7 +1,6 @@
 """The comparison with peers: what is read from answers, and what rounds come to."""
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 
 import pytest
 
@@ -120,7 +119,8 @@ def test_settings_are_chosen_and_rounds_are_checked() -> None:
     options = read_options(["litellm", "--only", "off"])
     assert [setting[1] for setting in litellm.chosen(options)] == ["coalescing off"] * 2
     assert litellm.seconds_of(options) > 0
-    assert vllm.seconds_of(SimpleNamespace(rounds=5, seconds=10.0)) > 300
+    few, many = (read_options(["vllm", "--streams", *streams]) for streams in (["4"], ["1", "32"]))
+    assert 300 < vllm.seconds_of(few) < vllm.seconds_of(many)
     with pytest.raises(SystemExit):
         read_options(["vllm", "--rounds", "0"])
 

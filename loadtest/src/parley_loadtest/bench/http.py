@@ -64,7 +64,7 @@ class HttpConnection:
         """Send a body; give the answer's as it comes.
 
         Raises:
-            BadAnswer: a status that is not 2xx, or an answer cut short.
+            BadAnswer: a status that is not 2xx, an answer cut short, or silence.
         """
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
@@ -78,8 +78,7 @@ class HttpConnection:
         failed = True
         try:
             while not message.complete:
-                async with asyncio.timeout(self._seconds):
-                    data = await self._reader.read(_READ_BYTES)
+                data = await self._read(self._reader, path)
                 if not data:
                     raise BadAnswer("the connection was closed in mid-answer")
                 message.parser.feed_data(data)
@@ -93,3 +92,11 @@ class HttpConnection:
         finally:
             if failed:
                 await self.close()
+
+    async def _read(self, reader: asyncio.StreamReader, path: str) -> bytes:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await reader.read(_READ_BYTES)
+        except TimeoutError as exc:
+            where = f"http://{self._host}:{self._port}{path}"
+            raise BadAnswer(f"{where} was silent for {self._seconds:g} s") from exc

@@ -42,6 +42,9 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     group.add_argument("--only", choices=["paced", "unpaced", "on", "off"], help="these settings")
     group = parser.add_argument_group("vllm")
     group.add_argument("--vllm-tokens", type=int, default=64, help="of an answer, at most")
+    group.add_argument(
+        "--streams", type=int, nargs="+", default=list(vllm.STREAMS), help="answers at once"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("there must be rounds, and time for them")

@@ -35,7 +35,8 @@ TARGET = 0.95
 def seconds_of(options: argparse.Namespace) -> float:
     """About how long it takes, starts included."""
     # The last answers of a round end after its time.
-    return float(SETUP_SECONDS + 2.0 * options.rounds * len(STREAMS) * (1.5 * options.seconds + 5))
+    each = 2.0 * options.rounds * (1.5 * options.seconds + 5)
+    return float(SETUP_SECONDS + each * len(options.streams))
 
 
 async def bench_vllm(options: argparse.Namespace) -> str:
@@ -73,10 +74,15 @@ async def bench_vllm(options: argparse.Namespace) -> str:
             }
             loads = [
                 PeerLoad(f"{streams} streams", options.vllm_tokens, streams, options.seconds)
-                for streams in STREAMS
+                for streams in options.streams
             ]
             meter = CpuMeter({**pids, VLLM: pid, **engines})
-            return report(await measure_peers(ways, loads, options.rounds, meter))
+            results: list[PeerSamples] = []
+            for load in loads:
+                results += await measure_peers(ways, [load], options.rounds, meter)
+                # At once: a later load may fail, and this one took minutes.
+                print(report(results[-1:]), flush=True)
+            return report(results)
 
 
 def _command(python: Path, model: Path, name: str, port: int) -> list[str]:
