@@ -183,13 +183,6 @@ async def test_a_stream_is_read_to_its_end_and_the_connection_kept(
     await way.close()
 
 
-@pytest.mark.parametrize(
-    ("response", "said"),
-    [
-        (b"HTTP/1.1 503 X\r\nContent-Length: 10\r\n\r\noverloaded", "503: overloaded"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\ncut", "mid-answer"),
-    ],
-)
 async def test_silence_is_told_and_whose(serve: Callable[[bytes], object]) -> None:
     url = str(await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"))  # type: ignore[misc]
     connection = HttpConnection(url, seconds=0.05)
@@ -198,6 +191,13 @@ async def test_silence_is_told_and_whose(serve: Callable[[bytes], object]) -> No
     await connection.close()
 
 
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (b"HTTP/1.1 503 X\r\nContent-Length: 10\r\n\r\noverloaded", "503: overloaded"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\ncut", "mid-answer"),
+    ],
+)
 async def test_what_is_no_answer_is_told(
     serve: Callable[[bytes], object], response: bytes, said: str
 ) -> None:
