@@ -162,6 +162,19 @@ def test_what_is_not_asked_for_is_not_left_to_an_upstreams_defaults() -> None:
     assert dialects.request_body(dialects.DIALECTS["vllm"], "m", asked)["top_k"] == 5
 
 
+@pytest.mark.parametrize(("temperature", "sampled"), [(0.0, False), (0.7, True)])
+def test_an_upstream_that_draws_greedily_unless_told_is_told(
+    temperature: float, sampled: bool
+) -> None:
+    sampling = Sampling(10, temperature=temperature, top_k=5)
+    request = EngineRequest("r", Prompt((), [Message(Role.USER, "q")], 9), sampling)
+    body = dialects.request_body(dialects.DIALECTS["transformers"], "m", request)
+    told = json.loads(body["generation_config"])
+    assert told == {"do_sample": sampled, "top_k": 5, "repetition_penalty": 1.0}
+    assert body["temperature"] == temperature
+    assert "top_k" not in body
+
+
 def test_a_schema_has_the_form_that_the_upstream_knows() -> None:
     sampling = Sampling(10, json_schema='{"type": "object"}')
     request = EngineRequest("r", Prompt((), [Message(Role.USER, "q")], 9), sampling)

@@ -17,6 +17,8 @@ class Dialect:
     ``neutral``: sent where the request does not say otherwise, because the upstream would put in
     a value of its own (or of the model's files), and options here are what was asked for alone.
     ``schema_as``: the kind of ``response_format`` in which it takes a JSON schema.
+    ``generation_config``: it draws greedily unless an object of this name, in JSON, says that it is
+    to sample; that takes ``neutral`` and ``top_k`` too.
     """
 
     max_tokens: str = "max_tokens"
@@ -26,6 +28,7 @@ class Dialect:
     json_schema: bool = True
     schema_as: Literal["json_schema", "json_object"] = "json_schema"
     neutral: Mapping[str, float] = field(default_factory=dict)
+    generation_config: bool = False
     cache_salt: bool = False
     prefix: bool = False
 
@@ -44,7 +47,13 @@ DIALECTS: Final = {
         schema_as="json_object",
         neutral={"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
     ),
-    "transformers": Dialect(penalties=False, json_schema=False),
+    "transformers": Dialect(
+        top_k=True,
+        penalties=False,
+        json_schema=False,
+        generation_config=True,
+        neutral={"top_k": 0, "repetition_penalty": 1.0},
+    ),
 }
 
 
@@ -75,13 +84,16 @@ def request_body(dialect: Dialect, model: str, request: EngineRequest) -> dict[s
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         dialect.max_tokens: sampling.max_tokens - existing,
-        **dialect.neutral,
     }
+    options = {**dialect.neutral} | ({"top_k": sampling.top_k} if sampling.top_k else {})
+    if dialect.generation_config:
+        sampled = {"do_sample": sampling.temperature > 0}
+        body["generation_config"] = json.dumps(sampled | options)
+    else:
+        body |= options
     if dialect.penalties and (sampling.presence_penalty or sampling.frequency_penalty):
         body["presence_penalty"] = sampling.presence_penalty
         body["frequency_penalty"] = sampling.frequency_penalty
-    if sampling.top_k:
-        body["top_k"] = sampling.top_k
     if sampling.seed is not None:
         body["seed"] = seed_at(sampling.seed, existing)
     if request.cache_salt and dialect.cache_salt:
