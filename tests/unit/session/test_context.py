@@ -17,7 +17,8 @@ from parley_session.context.prompt import Prompt
 from parley_session.domain.model import HistoryStrategy, Message, Role
 from parley_session.store.memory.store import MemoryStore
 from support.session_data import make_chat, make_run
-from support.session_world import FakeFleet, model, options, tokens_of
+from support.session_fakes import FakeFleet, model, tokens_of
+from support.session_world import options
 
 OVERHEAD = 3
 CHAT = make_chat(id="01a1fdcb-0000-7000-8000-000000000000")

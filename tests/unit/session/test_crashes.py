@@ -12,17 +12,8 @@ import pytest
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import FinishReason, RunState
 from support.poll import until
-from support.session_world import (
-    ALICE,
-    Completion,
-    Death,
-    Killed,
-    Replica,
-    World,
-    asking,
-    deaths,
-    world,
-)
+from support.session_mortal import Death, Killed, deaths
+from support.session_world import ALICE, Completion, Replica, World, asking, world
 
 
 async def _writes_of(scenario) -> list[str]:

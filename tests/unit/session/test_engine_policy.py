@@ -8,7 +8,8 @@ from parley_kit.errors import ServiceError
 from parley_session.domain.model import HistoryStrategy, Principal, RunState
 from parley_session.fleet.policy import EnginePolicy, Engines
 from parley_session.runs.asking import NewChat
-from support.session_world import ALICE, World, asking, model
+from support.session_fakes import model
+from support.session_world import ALICE, World, asking
 
 OWN_ONLY = EnginePolicy(of_tenants={ALICE.tenant: Engines.OWN})
 BOB = Principal("another", "bob")

@@ -13,16 +13,8 @@ from parley_session.domain.model import Principal, RunState
 from parley_session.runs.asking import Completion, NewChat
 from parley_session.runs.keys import KEY_LIFE, REAP_AFTER, RequestKey, key_id
 from support.poll import until
-from support.session_world import (
-    ALICE,
-    BOB,
-    Death,
-    Killed,
-    World,
-    asking,
-    deaths,
-    world,
-)
+from support.session_mortal import Death, Killed, deaths
+from support.session_world import ALICE, BOB, World, asking, world
 
 DAY = KEY_LIFE.total_seconds()
 OWNER = Principal("acme", None)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from parley_session.fleet.known import MAX_KNOWN, KnownModels
-from support.session_world import model
+from support.session_fakes import model
 
 
 def test_a_model_is_known_by_each_kind_of_engine_that_listed_it() -> None:

@@ -6,7 +6,8 @@ from parley_kit.errors import ServiceError
 from parley_session.domain.model import RunState
 from parley_session.runs import making
 from support.poll import until
-from support.session_world import Killed, World, asking
+from support.session_mortal import Killed
+from support.session_world import World, asking
 
 
 async def _begun(world: World, replica, **given):

@@ -8,15 +8,8 @@ from parley_kit.errors import ServiceError
 from parley_session.domain.model import FinishReason, RunState, WhenBusy
 from parley_session.runs.live import Ended, Queued
 from support.poll import until
-from support.session_world import (
-    ALICE,
-    Completion,
-    Replica,
-    World,
-    asking,
-    deaths,
-    world,
-)
+from support.session_mortal import deaths
+from support.session_world import ALICE, Completion, Replica, World, asking, world
 
 QUEUE = WhenBusy.QUEUE
 

@@ -9,7 +9,7 @@ import pytest
 
 from parley_session import bootstrap
 from parley_session.queue.memory import MemoryRunQueue
-from support.session_world import FakeFleet
+from support.session_fakes import FakeFleet
 
 
 class Endless:

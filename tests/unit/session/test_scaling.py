@@ -12,7 +12,7 @@ from parley_session.fleet.scaling import UNKNOWN_CAPACITY, EngineLoad, demand
 from parley_session.queue.base import Ticket
 from parley_session.queue.memory import MemoryRunQueue
 from support.poll import until
-from support.session_world import FakeFleet
+from support.session_fakes import FakeFleet
 
 
 def test_requests_count_by_what_an_engine_batches() -> None:

@@ -8,7 +8,8 @@ from parley_session.context import summarizing
 from parley_session.domain.model import HistoryStrategy, RunState
 from parley_session.runs.live import Ended
 from support.poll import until
-from support.session_world import Completion, Replica, World, asking, model
+from support.session_fakes import model
+from support.session_world import Completion, Replica, World, asking
 
 SUMMARIZE = HistoryStrategy.SUMMARIZE
 LONG = "word " * 60

@@ -7,7 +7,8 @@ from parley_session.domain.model import Rating
 from parley_session.jobs.base import Unfinished
 from parley_session.jobs.housekeeping import CLEANED_AT_AGES
 from parley_session.runs.asking import NewChat
-from support.session_world import ALICE, LEASE, SETTINGS, Killed, World, asking
+from support.session_mortal import Killed
+from support.session_world import ALICE, LEASE, SETTINGS, World, asking
 
 
 def swept(kind: str) -> float:

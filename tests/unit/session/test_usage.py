@@ -11,7 +11,8 @@ from parley_session.domain.model import CacheMode, Principal
 from parley_session.domain.usage import UsageDay
 from parley_session.runs.asking import NewChat
 from parley_session.usage import Usage
-from support.session_world import ALICE, BOB, Death, Killed, World, asking, deaths, world
+from support.session_mortal import Death, Killed, deaths
+from support.session_world import ALICE, BOB, World, asking, world
 
 DAY = date(2026, 3, 1)
 TOKENS = 6

@@ -21,7 +21,9 @@ from parley_session.runs.asking import NewChat
 from parley_session.store.base import MAX_USAGE_DAYS, Store
 from parley_session.store.memory.store import MemoryStore
 from parley_session.usage import Usage
-from support.session_world import ALICE, BOB, Death, Killed, World, asking, deaths, model, world
+from support.session_fakes import model
+from support.session_mortal import Death, Killed, deaths
+from support.session_world import ALICE, BOB, World, asking, world
 
 DAY = date(2026, 3, 1)
 NEXT = DAY + timedelta(days=1)
