@@ -42,13 +42,21 @@ def plans_of(layout: Layout) -> dict[str, Plan]:
     return {plan.name: plan for plan in layout.plans()}
 
 
-def test_parts_start_stores_and_engines_first_and_gateways_last(tmp_path: Path) -> None:
+def test_stores_and_engines_come_first_and_gateways_last(tmp_path: Path) -> None:
     layout = lay_out(StackConfig.in_folder(tmp_path, sessions=2, gateways=2, engines=2))
     assert [[plan.name for plan in stage] for stage in layout.stages] == [
         ["valkey", "mongodb", "inference-1", "inference-2"],
         ["cache-1"],
         ["session-1", "session-2"],
         ["gateway-1", "gateway-2"],
+    ]
+
+
+def test_what_bears_that_others_are_not_there_yet_starts_with_them(tmp_path: Path) -> None:
+    layout = lay_out(StackConfig.in_folder(tmp_path, spare={"session": 1}))
+    assert list(layout.waves()) == [
+        ["valkey", "mongodb", "inference-1", "cache-1"],
+        ["session-1", "gateway-1"],
     ]
 
 

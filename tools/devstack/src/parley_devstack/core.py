@@ -44,7 +44,7 @@ class StackCore:
     # Starting
 
     def start(self) -> None:
-        """Starts every part but the spare ones, stage after stage.
+        """Starts every part but the spare ones, wave after wave.
 
         Raises DevstackError when another stack has the same files, PortInUseError,
         StartError when a part died or took too long; whatever was started is ended then.
@@ -54,9 +54,8 @@ class StackCore:
             self._check_ports()
             self._start_guard()
             deadline = time.monotonic() + self.config.start_seconds
-            for stage in self.layout.stages:
-                names = [plan.name for plan in stage if plan.name not in self.layout.spare]
-                self._start([self.processes[name] for name in names], deadline)
+            for wave in self.layout.waves():
+                self._start([self.processes[name] for name in wave], deadline)
         except BaseException:
             self.stop()
             raise

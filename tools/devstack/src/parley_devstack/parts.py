@@ -1,7 +1,7 @@
-"""Which processes a stack has, in the order in which they start, and how they find each other.
+"""Which processes a stack has, and how they find each other.
 
 Valkey, MongoDB and the engines need nobody; the cache needs Valkey; session needs them
-all; the gateways need session. Each stage starts when the one before it is ready.
+all; the gateways need session.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-
-import httpx
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from itertools import chain
 
 from parley_devstack import stores
 from parley_devstack.config import SMOLLM2, StackConfig
@@ -28,16 +29,29 @@ VLLM_NOTE = "loading the model: a minute or two the first time"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The plans of a stack, stage after stage, and the names of those that wait for `add`."""
+    """The plans of a stack, and the names of those that wait for `add`.
+
+    `stages`: each needs those before it, and is ended before them.
+    """
 
     stages: tuple[tuple[Plan, ...], ...]
     spare: frozenset[str]
     gateway_urls: tuple[str, ...]
 
     def plans(self) -> Iterator[Plan]:
-        """Yields every plan in starting order."""
+        """Yields every plan, each after those that it needs."""
         for stage in self.stages:
             yield from stage
+
+    def waves(self) -> Iterator[list[str]]:
+        """Yields the names of what starts together, spares aside: two stages at a time.
+
+        A cache waits for its store, and a gateway for its sessions. But a session whose
+        engines are not ready yet refuses what it is asked.
+        """
+        for first in range(0, len(self.stages), 2):
+            plans = chain.from_iterable(self.stages[first : first + 2])
+            yield [plan.name for plan in plans if plan.name not in self.spare]
 
 
 def lay_out(config: StackConfig) -> Layout:
@@ -176,7 +190,7 @@ class _Planner:
             },
             log=config.logs_dir / f"{name}.log",
             cwd=config.paths.root,
-            ready=_readyz(f"http://{http or admin}/readyz"),
+            ready=_readyz(http or admin),
             grpc="" if http or kind == "worker" else address,
             http=http,
             admin=admin,
@@ -227,11 +241,17 @@ class _Planner:
         )
 
 
-def _readyz(url: str) -> Callable[[], bool]:
+def _readyz(address: str) -> Callable[[], bool]:
+    """Returns a look at `/readyz`: plain, for it is taken many times while others start."""
+
     def ready() -> bool:
+        connection = HTTPConnection(address, timeout=PROBE_SECONDS)
         try:
-            return httpx.get(url, timeout=PROBE_SECONDS, trust_env=False).status_code == 200
-        except httpx.HTTPError:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
             return False
+        finally:
+            connection.close()
 
     return ready
