@@ -52,6 +52,14 @@ APART = [
     ("role_swap", "Can I be fired?", "Can I fire someone?"),
     ("antonym", "Can I paint over wallpaper?", "Can I paint under wallpaper?"),
     ("small_word", "Can I watch both films?", "Can I watch the films?"),
+    ("comparative", "What is a tall tree in Kenya?", "What is the tallest tree in Kenya?"),
+    ("comparative", "Name an old bridge in Prague", "Name the oldest bridge in Prague"),
+    ("comparative", "¿Cuál es un río largo de Chile?", "¿Cuál es el río más largo de Chile?"),
+    ("comparative", "Was ist ein schneller Zug?", "Was ist der schnellste Zug?"),
+    ("named_entity", "How do I sort a list in C#?", "Sorting a list in C, how is it done?"),
+    ("named_entity", "How do I sort a list in C++?", "Sorting a list in C, how is it done?"),
+    ("named_entity", "How do I sort a list in R?", "How do I sort a list in C?"),
+    ("direction", "What gift can I get my aunt?", "What gift can I expect from my aunt?"),
     ("other_words", "How do I mend a shoe?", "How do I mend a glove?"),
     ("other_words", "Should I rent my car?", "Should I rent out my car?"),
     ("modality", "Which vaccines are required?", "Which vaccines are recommended?"),
@@ -105,6 +113,13 @@ APART = [
 ]
 
 TOGETHER = [
+    ("How do I sort a list in C++?", "Sorting a list in cpp, how is it done?"),
+    ("What colour suits a house plant?", "What color suits a houseplant?"),
+    ("How do I send an e-mail over Wi-Fi?", "How can I send an email over wifi?"),
+    ("Do I need to sign an NDA?", "Must I sign a non-disclosure agreement?"),
+    ("Who won the 2nd race?", "Who won the second race?"),
+    ("Wieso ist der Himmel blau?", "Woran liegt es, dass der Himmel blau ist?"),
+    ("Pourquoi le ciel est-il bleu ?", "Pour quelle raison le ciel est-il bleu ?"),
     ("How do I reset my router?", "What's the way to reset a router?"),
     ("how can i reset my router", "Could you please tell me how to reset my router?"),
     ("Give me three ideas for lunch", "Give me 3 ideas for lunch"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 
 from parley_cache.semantic.analysis import Analysis, Word
 from parley_cache.semantic.languages.pack import Pack, words
@@ -55,6 +56,8 @@ def align(a: Analysis, b: Analysis, vocabulary: Collection[str] = ()) -> Alignme
                 free.remove(other)
                 pairs.append((word, other))
                 break
+    _compounds(rest, free, pairs)
+    _compounds(free, rest, pairs, turned=True)
     left = [w for w in rest if not _said(w, b) and not _in(w, pack.frame)]
     right = [w for w in free if not _said(w, a) and not _in(w, pack.frame)]
     if not left or not right:
@@ -63,6 +66,24 @@ def align(a: Analysis, b: Analysis, vocabulary: Collection[str] = ()) -> Alignme
         right = _hard(right, b, pack)
     soft = len(rest) + len(free) - len(left) - len(right)
     return Alignment(tuple(pairs), tuple(left), tuple(right), soft, exact)
+
+
+def _compounds(
+    rest: list[Word], free: list[Word], pairs: list[tuple[Word, Word]], *, turned: bool = False
+) -> None:
+    """Pairs "houseplant" with "house plant": the last part is its partner."""
+    for word in list(rest):
+        for first, last in pairwise(list(free)):
+            joined = last.place == first.place + 1 and word.form in (
+                first.form + last.form,
+                first.form + last.lemma,
+            )
+            if joined or (last.place == first.place + 1 and word.lemma == first.form + last.lemma):
+                rest.remove(word)
+                free.remove(first)
+                free.remove(last)
+                pairs.append((last, word) if turned else (word, last))
+                break
 
 
 _MOST_SOFT = 2
@@ -134,11 +155,19 @@ def _hard(rest: list[Word], q: Analysis, pack: Pack) -> list[Word]:
     soft = [
         w
         for w in rest
-        if _in(w, pack.soft) and not _narrows(w, rest, q) and not _names_a_deed(w, q)
+        if (_in(w, pack.soft) or _titled(w))
+        and not _narrows(w, rest, q)
+        and not _names_a_deed(w, q)
     ]
     return [w for w in rest if w not in soft] if len(soft) <= _MOST_SOFT else rest
 
 
+def _titled(word: Word) -> bool:
+    """The kind of a place or person, said with the name: "Mount Kilimanjaro"."""
+    return word.entity and word.lemma in _TITLES
+
+
+_TITLES = words("mount mt lake river mr mrs ms dr sir saint st city island president king queen")
 _DEEDS = words(
     "format file order ship mark sign date schedule program process code type number name measure "
     "plant box rate price limit sentence question host form list call word level order"

@@ -11,6 +11,7 @@ from functools import lru_cache
 from parley_cache.semantic import text as texts
 from parley_cache.semantic.languages import by_code, guess
 from parley_cache.semantic.languages.pack import Pack
+from parley_cache.semantic.languages.spelling import spell
 from parley_cache.semantic.units import unit_of
 
 _MARKS = frozenset('.,;:!?()"-/')
@@ -139,8 +140,10 @@ def analyse(question: str) -> Analysis:
     pack = by_code(code)
     if pack is None or not whole:
         return _opaque(bare, tidy, whole=whole and len(lower.split()) <= texts.MAX_WORDS)
+    if pack.code == "en":
+        lower = spell(lower)
     plain = texts.split(lower)
-    tokens = texts.split(pack.fold(lower))
+    tokens = pack.join(texts.split(pack.fold(lower)))
     if len(tokens) > 2 * texts.MAX_WORDS:
         return _opaque(bare, tidy, whole=False)
     entities = _entities(tidy, pack)
@@ -224,7 +227,11 @@ def _entities(tidy: str, pack: Pack) -> frozenset[str]:
         lowered = word.lower()
         if (word[0].isupper() and lowered not in ("i", "english") and not starts) or mixed:
             capitals.add(lowered)
-    return frozenset(c for c in capitals if c not in pack.stop)
+    return frozenset(c for c in capitals if c not in pack.stop or c in _LETTERS)
+
+
+# What is left of contractions, where it is lower case: "vitamin D".
+_LETTERS = frozenset("dmst")
 
 
 def _quantities(
@@ -266,10 +273,13 @@ def _bound(tokens: list[str], pack: Pack) -> tuple[tuple[float, str], ...]:
         if value is not None:
             rest = [t for t in tokens[place + 1 : place + 3] if t not in _STATES]
             behind = rest[0] if rest else ""
+            if place and tokens[place - 1] in _MONEY:
+                behind = tokens[place - 1]  # "$500"
             found.append((value, pack.lemma(behind) if behind.isalpha() else ""))
     return tuple(found)
 
 
+_MONEY = frozenset(("usd", "eur", "gbp", "jpy", "inr"))
 _STATES = ("us", "united_states")  # "100 US dollars"
 
 

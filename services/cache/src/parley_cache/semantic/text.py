@@ -40,7 +40,7 @@ _SPACES = re.compile(r"\s+")
 _DOLLAR = re.compile(r"\$ ?(?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d)[,\u00a0' ](?=\d{3}(?!\d))")
 _WORD = re.compile(
-    r"[a-z]+\d[a-z\d]*|[^\W\d_]+(?:_[^\W\d_]+)*(?:'[^\W\d_]{1,2}\b)?|\d+(?:\.\d+)*|[^\W_]+\d\w*|[%?!.,;:()\-\"+/#=<>*&@|\[\]{}~^]"
+    r"[a-z]+\d[a-z\d]*|[^\W\d_]+(?:_[^\W\d_]+)*(?:'[^\W\d_]{1,2}\b|(?:\+\+|#)(?!\w))?|\d+(?:\.\d+)*|[^\W_]+\d\w*|[%?!.,;:()\-\"+/#=<>*&@|\[\]{}~^]"
 )
 _MIXED = re.compile(r"\b(?=\w*[a-z])(?=\w*\d)[a-z]\w*", re.IGNORECASE)
 
@@ -98,10 +98,14 @@ _BRANDS = words(
 )
 
 
+_LIBRARIES = words("node.js next.js vue.js react.js express.js nuxt.js asp.net")
+
+
 def code_of(text: str) -> frozenset[str]:
     """Returns what in a tidy text is written like code, without its call brackets."""
     found = (match.group().strip("`").removesuffix("()") for match in _CODE.finditer(text))
-    return frozenset(item for item in found if item and item.lower() not in _BRANDS)
+    named = (item for item in found if item and item.lower() not in _BRANDS)
+    return frozenset(item for item in named if item.lower() not in _LIBRARIES)
 
 
 def quotes_of(text: str) -> frozenset[str]:

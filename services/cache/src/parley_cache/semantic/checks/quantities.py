@@ -28,7 +28,8 @@ def number_places(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     one, other = [v for v, _ in a.bound], [v for v, _ in b.bound]
     if one == other or sorted(one) != sorted(other) or len(set(one)) < 2:
         return None
-    return None if sorted(a.bound) == sorted(b.bound) and all(w for _, w in a.bound) else "number"
+    named = all(word and unit_of(word, after_number=True) is None for _, word in a.bound)
+    return None if sorted(a.bound) == sorted(b.bound) and named else "number"
 
 
 def _measures_apart(mine: set[str], facing: set[str]) -> bool:

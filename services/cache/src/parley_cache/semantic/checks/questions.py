@@ -80,6 +80,9 @@ _UNTIMED = frozenset(("often", "cost", "high", "fast", "size", "far"))
 _MEASURED = frozenset(
     [
         "number",
+        "count",
+        "total",
+        "commission",
         "amount",
         "level",
         "dose",

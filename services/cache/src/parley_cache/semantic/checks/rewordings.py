@@ -14,6 +14,7 @@ _PERSONS = words(
     "employer employee boss manager worker colleague landlord tenant owner lender borrower doctor "
     "physician nurse patient dentist pharmacist therapist teacher student pupil child kid baby "
     "toddler teenager parent mother father mom mum dad son daughter brother sister husband wife "
+    "aunt uncle cousin nephew niece grandma grandpa grandmother grandfather grandparent "
     "spouse partner ex friend neighbor neighbour police officer judge lawyer attorney witness "
     "suspect buyer seller customer client supplier driver passenger guest host person man woman "
     "boy girl sender recipient company insurer bank court interviewer applicant coach"
@@ -113,6 +114,20 @@ def sources(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
         if caught and "from" in mine.relations and not told and mine.asks[0] == "yes_no":
             return "role_swap"
     return None
+
+
+def givers(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
+    """A gift from my sister is not a gift for her."""
+    for x, y in pair.pairs:
+        if x.lemma not in _PERSONS and y.lemma not in _PERSONS:
+            continue
+        for word, facing in ((x, b), (y, a)):
+            if word.relation == "from" and not _TAKEN & facing.present:
+                return "direction"
+    return None
+
+
+_TAKEN = words("from of by off receive take catch inherit borrow buy leave")
 
 
 def kinds(a: Analysis, b: Analysis, pair: Alignment) -> str | None:

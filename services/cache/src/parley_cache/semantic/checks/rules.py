@@ -12,6 +12,7 @@ from collections.abc import Callable
 from parley_cache.semantic.alignment import Alignment
 from parley_cache.semantic.analysis import Analysis
 from parley_cache.semantic.checks import (
+    degrees,
     quantities,
     questions,
     rewordings,
@@ -36,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     wording.modality,
     wording.quantifiers,
     wording.comparatives,
+    degrees.degrees,
     questions.asked,
     wording.tense,
     roles.direction,
@@ -63,5 +65,6 @@ RULES: tuple[Rule, ...] = (
     rewordings.subjects,
     rewordings.causes,
     rewordings.sources,
+    rewordings.givers,
     rewordings.kinds,
 )

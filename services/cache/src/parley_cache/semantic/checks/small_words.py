@@ -46,7 +46,7 @@ _SAID_OTHERWISE = {
     "through": {"by", "with", "in", "on", "over"},
     "between": {"and", "of", "from", "or"},
     "until": {"before", "to", "when"},
-    "after": {"when", "from", "if", "once", "already", "wait", "now"},
+    "after": {"when", "from", "if", "once", "already", "wait", "now", "follow", "following"},
     "because": {"for", "from", "by", "as", "why", "to", "over"},
     "over": {"for", "in", "on", "to"},
     "under": {"in", "by", "on"},
@@ -56,6 +56,8 @@ _SAID_OTHERWISE = {
     "them": {"i", "my", "the", "a", "who", "someone", "people", "it", "is", "are"},
     "second_person": {"i", "my", "the", "a", "you", "of", "we", "is", "in", "how", "can", "are"},
     "outside": set(),
+    "both": {"and"},
+    "against": {"relieve", "prevent", "treat"},
 }
 
 
@@ -80,13 +82,15 @@ def small_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     return None
 
 
-def opposite_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:  # noqa: ARG001
+def opposite_words(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """No word of any kind stands on one side where its opposite stands on the other."""
     pack = a.pack
     if pack is None:
         return None
     first, second = ({pack.lemma(token) for token in q.tokens} for q in (a, b))
+    # "A small room look bigger", "a tiny room look larger": each has its own partner.
+    met = {x.lemma for x, _ in pair.pairs} | {y.lemma for _, y in pair.pairs}
     mine, other = first - second, second - first
-    if any((x, y) in pack.antonyms for x in mine for y in other):
+    if any((x, y) in pack.antonyms and not (x in met and y in met) for x in mine for y in other):
         return "antonym"
     return None

@@ -216,7 +216,8 @@ def particles(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
         if x.lemma == y.lemma and one != other:
             return "particle"
     plain = pair.exact == len(pair.pairs) and not (pair.left or pair.right)
-    if plain and _THIRD.intersection(a.tokens) != _THIRD.intersection(b.tokens):
+    third = _THIRD.intersection(a.tokens) ^ _THIRD.intersection(b.tokens)
+    if plain and not third <= _THINGS:
         return "role_swap"
     return None
 
@@ -224,4 +225,6 @@ def particles(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
 _PARTICLES = frozenset(("out", "up", "off", "down", "away", "back"))
 
 
+# Said of things too: "avoid deadlocks", "avoid them".
+_THINGS = frozenset(("them",))
 _THIRD = frozenset(["he", "she", "him", "her", "his", "hers", "they", "them", "their", "theirs"])

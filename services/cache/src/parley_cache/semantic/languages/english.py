@@ -6,6 +6,7 @@ from parley_cache.semantic.languages import stems
 from parley_cache.semantic.languages.lexicon import (
     read_antonyms,
     read_lines,
+    read_phrases,
     read_synonyms,
     words_of,
 )
@@ -122,7 +123,9 @@ _ASKS = asked(
     \bwhen\b(?= (do|does|did|is|are|was|were|will|should|can|must|to|best|would|has|have)\b) => when
     ^\W*when\b => when
     \bwhere\b => where
-    \b(who|whom|whose)\b(?= (is|was|wrote|did|should|pays?|can|will|are|were|\w+ed|\w+s)\b) => who
+    [,.;:?!"-] (who|whom|whose)\b(?= (is|was|did|should|can|will|are|were|\w+ed|\w+s)\b) => who
+    \b(and|or|but|of|to|for|from|with) who(m|se)?\b(?= (\w+ed|\w+s|was|did|can)\b) => who
+    \b(out|see|tell|know|determine|decide|matter|explain) who(m|se)?\b => who
     ^\W*(who|whom|whose)\b|\bby who\b => who
     \bhow to\b => how
     \bhow\b => how
@@ -290,6 +293,11 @@ _ENTITIES = {
     "evs": "electric_car",
     "macos": "mac",
     "osx": "mac",
+    "nodejs": "node",
+    "reactjs": "react",
+    "vuejs": "vue",
+    "nextjs": "next",
+    "expressjs": "express",
 }
 PACK = Pack(
     code="en",
@@ -311,4 +319,5 @@ PACK = Pack(
     synonyms=read_synonyms("en_synonyms.txt", stems.english),
     antonyms=read_antonyms("en_antonyms.txt", stems.english),
     entities=_ENTITIES,
+    phrases=read_phrases("en_synonyms.txt", stems.english, _STOP),
 )

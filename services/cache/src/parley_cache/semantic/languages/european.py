@@ -11,7 +11,8 @@ _GERMAN = Pack(
     common=words(
         "der die das den dem ein eine einen ich mein meine mir mich wie was wann wo warum wer ist "
         "sind nicht kein kann darf muss soll und oder für mit von nach zu zum zur im in auf bei "
-        "es man welche welcher bitte viel viele schreibe unter über hat haben am dieses diese"
+        "es man welche welcher bitte viel viele wieviel ob habe brauche dass meiner meinen meinem "
+        "schreibe unter über hat haben am dieses diese"
     ),
     stop=words(
         "der die das den dem des ein eine einen einem einer eines ich du er sie es wir ihr man "
@@ -22,7 +23,12 @@ _GERMAN = Pack(
         "bitte doch mal denn nicht kein keine keinen nie ja auch noch schon damit dass wenn ob "
         "so zu viel viele gibt dieses diese dieser diesen möglich mir zurück tun"
     ),
-    frame=words("weg art möglichkeit erlaubt verpflichtet thema menschen befehl ist"),
+    frame=words(
+        "weg wege art möglichkeit möglichkeiten erlaubt verpflichtet thema menschen befehl ist "
+        "kannst könntest erklären erkläre sagen sag zeigen zeig nennen nenn gerne genau eigentlich "
+        "überhaupt brauche möchte würde wissen tipps tipp rat hilfe weise methode gibt's mal "
+        "normalerweise üblicherweise eben einfach bitte lassen"
+    ),
     folds=folds(read_lines("de_folds.txt")),
     negators=words("nicht kein keine keinen keinem keiner nie niemals ohne nichts niemand weder"),
     modals=table("can: darf dürfen kann können\nmust: muss müssen\nshould: soll sollte sollen"),
@@ -92,7 +98,12 @@ _FRENCH = Pack(
         "s y a à été faire fait faut dois doit suis moi me m t te si sans depuis pendant vers "
         "entre contre avant après plus moins possible"
     ),
-    frame=words("façon manière moyen méthode permet phrase donne nom ville droit activité"),
+    frame=words(
+        "façon manière moyen méthode permet phrase donne nom ville droit activité expliquer "
+        "explique dire dis simplement simple conseil conseils astuce astuces quoi savoir veux "
+        "voudrais aimerais souhaite connaître existe exactement généralement normalement vraiment "
+        "reconnaît trouve ils elle elles leur"
+    ),
     folds=folds(read_lines("fr_folds.txt")),
     negators=words("pas ne n sans jamais aucun aucune rien personne ni"),
     modals=table(
@@ -105,6 +116,7 @@ _FRENCH = Pack(
     ),
     asks=asked(
         r"""
+        \bcombien_temps\b => quantity:long
         \bcombien\w*\b => quantity:many
         \bpourquoi\b => why
         \bquand\b => when
@@ -149,7 +161,11 @@ _SPANISH = Pack(
         "sin durante entre contra antes después más menos muy me te le verdad posible ser hay "
         "nunca ni"
     ),
-    frame=words("forma manera mejor quiero obligado nombre"),
+    frame=words(
+        "forma formas manera maneras mejor quiero obligado nombre consejo consejos dime explícame "
+        "ayúdame dame necesito saber significa favor explicar decir modo método exactamente "
+        "normalmente realmente hay existe"
+    ),
     folds=folds(read_lines("es_folds.txt")),
     negators=words("no sin nunca ningún ninguna nada nadie ni tampoco"),
     modals=table("can: puedo puede podría\nmust: debe debo\nshould: debería"),
@@ -194,7 +210,8 @@ _ITALIAN = Pack(
     code="it",
     common=words(
         "il lo la i gli le un una di del della che come quando dove chi quale quanto per con in è "
-        "sono mio mia si non e o a posso può devo da al faccio cosa qual nel"
+        "sono mio mia si non e o a posso può devo da al faccio cosa qual nel ho hai mi dal dalla "
+        "dei del nella ci perché mai quante quanti è ha se"
     ),
     stop=words(
         "il lo la i gli le un uno una di del della dei delle d l che come quando dove chi quale "
@@ -202,7 +219,10 @@ _ITALIAN = Pack(
         "o a al ad da dal posso può devo deve faccio fare cosa se senza prima dopo durante tra "
         "contro più meno possibile c ha su sul sulla nei nelle negli alla ai alle dal dalla si"
     ),
-    frame=words("modo maniera chiama tempo"),
+    frame=words(
+        "modo maniera chiama tempo metodo consigli consiglio mi dici spiegami dimmi vorrei sapere "
+        "voglio esattamente normalmente davvero esiste"
+    ),
     folds=folds(read_lines("it_folds.txt")),
     negators=words("non senza mai nessun nessuna niente nulla né"),
     modals=table("can: posso può\nmust: devo deve\nshould: dovrei dovrebbe"),
@@ -213,6 +233,7 @@ _ITALIAN = Pack(
     ),
     asks=asked(
         r"""
+        \bquanto_tempo\b => quantity:long
         \bquant[oiae]\b => quantity:many
         \bperché\b => why
         \bquando\b => when
@@ -244,7 +265,8 @@ _PORTUGUESE = Pack(
     code="pt",
     common=words(
         "o a os as um uma de do da que como quando onde quem qual quanto por para com em é são meu "
-        "minha se não e ou posso pode devo ao faço eu no na para leva depois antes"
+        "minha se não e ou posso pode devo ao faço eu no na para leva depois antes tenho seu sua "
+        "ser dos das pelo pela tem horas foi você meus minhas"
     ),
     stop=words(
         "o a os as um uma de do da dos das que como quando onde quem qual quais quanto quantos "
@@ -252,7 +274,10 @@ _PORTUGUESE = Pack(
         "deve ao à faço fazer eu você até sem sobre entre contra antes depois durante mais menos "
         "possível permitido diz"
     ),
-    frame=words("forma maneira melhor nome"),
+    frame=words(
+        "forma formas maneira maneiras melhor nome quero saber queria gostaria dica dicas explicar "
+        "dizer modo método exatamente normalmente realmente existe"
+    ),
     folds=folds(read_lines("pt_folds.txt")),
     negators=words("não sem nunca nenhum nenhuma nada ninguém nem"),
     modals=table("can: posso pode\nmust: devo deve\nshould: deveria"),
@@ -263,7 +288,8 @@ _PORTUGUESE = Pack(
     ),
     asks=asked(
         r"""
-        \bquanto\w*\b => quantity:many
+        \bquanto_tempo\b => quantity:long
+        \bquant[oa]s?\w*\b => quantity:many
         \bpor que\b => why
         \bquando\b => when
         \bonde\b => where
@@ -301,6 +327,10 @@ _DUTCH = Pack(
         "niet geen kan mag moet en of voor met van naar om te op bij in aan uit over onder door "
         "zonder tegen na er dat die dit deze als dan ook nog"
     ),
+    frame=words(
+        "manier manieren wijze tip tips graag wil weten uitleggen vertellen eigenlijk precies "
+        "normaal gewoonlijk helpen heb"
+    ),
     folds=folds(read_lines("nl_folds.txt")),
     negators=words("niet geen nooit zonder niets niemand"),
     modals=table("can: kan mag\nmust: moet\nshould: zou"),
@@ -311,6 +341,7 @@ _DUTCH = Pack(
     ),
     asks=asked(
         r"""
+        \bhoe_lang\b => quantity:long
         \bhoeveel\b => quantity:many
         \bwaarom\b => why
         \bwanneer\b => when

@@ -13,10 +13,12 @@ _WORD = re.compile(r"[^\W\d_]+")
 # Letters and endings that hardly another of these languages has.
 _SIGNS = {
     "de": re.compile(r"[äöüß]|sch"),
-    "fr": re.compile(r"[êèçœ]|\b[ldjnmsqu]'|eau|est-"),
+    "fr": re.compile(r"[êçœ]|(?<=\w)è(?=\w)|\b[ldjnmsqu]'|eau|est-"),
     "es": re.compile(r"[ñ¿¡]|ción|\bel\b|és\b"),
-    "pt": re.compile(r"[ãõ]|ção|ês\b|\bdo\b"),
-    "it": re.compile(r"\b(?:gli|della|zione)\b|zione"),
+    "pt": re.compile(r"[ãõ]|ção|ês\b|\bdo\b|\b[mst]eu\b|(?<=\w)(?:nh|lh)[aeo]"),
+    "it": re.compile(
+        r"\b(?:gli|della|zione)\b|zione|\bè\b|ché\b|(?<=\w)tà\b|\b(?:dell|nell|all|sull|dall|un)'"
+    ),
     "nl": re.compile(r"ij|aa|ee"),
 }
 UNKNOWN = ""

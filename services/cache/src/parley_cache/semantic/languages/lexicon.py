@@ -11,10 +11,24 @@ def read_synonyms(name: str, lemma: Callable[[str], str]) -> dict[str, frozenset
     """Returns, for each word, the numbers of the sets it is in."""
     sets: defaultdict[str, set[int]] = defaultdict(set)
     for number, line in enumerate(_lines(name)):
-        for word in line.split():
+        for entry in line.split():
+            word = entry.replace("-", "_")
             sets[lemma(word)].add(number)
             sets[word].add(number)
     return {word: frozenset(numbers) for word, numbers in sets.items()}
+
+
+def read_phrases(
+    name: str, lemma: Callable[[str], str], small: frozenset[str]
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Returns the entries of several words, by their first; `small` ones begin and end none."""
+    found: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for line in _lines(name):
+        for entry in line.replace("-", "_").split():
+            parts = tuple(map(lemma, entry.split("_")))
+            if len(parts) > 1 and all(parts) and not small.intersection((parts[0], parts[-1])):
+                found[parts[0]].add(parts)
+    return {first: tuple(sorted(rest, key=len, reverse=True)) for first, rest in found.items()}
 
 
 def read_antonyms(name: str, lemma: Callable[[str], str]) -> frozenset[tuple[str, str]]:

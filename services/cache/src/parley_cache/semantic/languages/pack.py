@@ -40,10 +40,34 @@ class Pack:
     synonyms: Mapping[str, frozenset[int]] = field(default_factory=dict)
     antonyms: frozenset[tuple[str, str]] = frozenset()
     entities: Mapping[str, str] = field(default_factory=dict)
+    phrases: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     def fold(self, text: str) -> str:
         """Returns `text`, lower case, with its set phrases folded."""
         return self.folds(text)
+
+    def join(self, tokens: list[str]) -> list[str]:
+        """Returns `tokens` with each known phrase of several words as one, joined by "_"."""
+        joined: list[str] = []
+        lemmas = [self.lemma(token) for token in tokens]
+        place = 0
+        while place < len(tokens):
+            size = self._joinable(tokens, lemmas, place)
+            if size == 1:
+                joined.append(tokens[place])
+            else:
+                joined.append("_".join(lemmas[place : place + size]))
+            place += size
+        return joined
+
+    def _joinable(self, tokens: list[str], lemmas: list[str], place: int) -> int:
+        """Returns how many words from `place` on are one phrase; 1 where none is."""
+        options = (*self.phrases.get(tokens[place], ()), *self.phrases.get(lemmas[place], ()))
+        for phrase in options:
+            found = lemmas[place : place + len(phrase)]
+            if tuple(found) == phrase:
+                return len(phrase)
+        return 1
 
 
 def words(text: str) -> frozenset[str]:
