@@ -22,7 +22,7 @@ def test_the_calibration_is_of_the_model_that_is_fetched(embedding_model: OnnxMo
 
 
 @pytest.mark.parametrize("split", ["report", "calibrate"])
-def test_at_most_one_hit_in_a_hundred_is_wrong(
+def test_at_most_one_hit_in_a_hundred_is_wrong_where_the_rules_were_learnt(
     embedding_model: OnnxModel, split: str, record_property: Callable[[str, object], None]
 ) -> None:
     calibration = read_calibration()
@@ -34,6 +34,16 @@ def test_at_most_one_hit_in_a_hundred_is_wrong(
     print(f"{split}: served {point.served.value:.1%}, wrong per hit {point.wrong.value:.1%}")  # noqa: T201
     assert point.wrong.value <= 0.01
     assert point.served.value >= 0.25
+
+
+def test_on_the_set_that_nothing_was_learnt_from_it_is_as_good_as_at_the_first_look(
+    embedding_model: OnnxModel,
+) -> None:
+    judged = judge(embedding_model, read_pairs(PAIRS).of_split("unseen"), read_calibration())
+
+    # Decision 25: 4 of 47 hits were wrong, which is why the tier is off by default.
+    assert len(judged.wrong) <= 4
+    assert sum(verdict.same for verdict in judged.verdicts) >= 45
 
 
 async def test_the_real_model_serves_concurrent_askers(embedding_model: OnnxModel) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from itertools import combinations
 
 import pytest
 
@@ -29,16 +30,17 @@ def test_no_sentence_pattern_gives_more_than_five_pairs() -> None:
     assert max(counts.values()) <= 5
 
 
-def test_calibration_and_report_share_no_pattern_and_no_question() -> None:
+def test_no_two_splits_share_a_pattern_or_a_question() -> None:
     patterns: defaultdict[str, set[str]] = defaultdict(set)
     questions: defaultdict[str, set[str]] = defaultdict(set)
     for row in ROWS:
         patterns[row["split"]].add(row["pattern"])
         questions[row["split"]] |= {row["text_a"].lower(), row["text_b"].lower()}
 
-    assert set(patterns) == {"calibrate", "report"}
-    assert not patterns["calibrate"] & patterns["report"]
-    assert not questions["calibrate"] & questions["report"]
+    assert set(patterns) == {"calibrate", "report", "unseen"}
+    for one, other in combinations(patterns, 2):
+        assert not patterns[one] & patterns[other]
+        assert not questions[one] & questions[other]
 
 
 @pytest.mark.parametrize("domain", ["everyday", "medical", "technical", "commercial", "legal"])
