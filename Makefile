@@ -84,6 +84,21 @@ test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapter
 	$(PYTEST) tests/integration/inference/test_vllm_adapters.py \
 		tests/integration/inference/test_vllm_starts.py $(ARGS)
 
+.PHONY: test-upstreams
+test-upstreams: .dev .venv-upstreams/.made  ## The openai engine before llama.cpp's own server, which is built here
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	$(PYTEST) tests/upstreams $(ARGS)
+	@cat reports/engines.md
+
+# llama.cpp's server; of it only what infers.
+.venv-upstreams/.made: requirements/upstreams.txt requirements/upstreams-build.txt requirements/upstreams.cmake
+	@echo 'Building llama.cpp: minutes, a C++ compiler and CMake are needed …'
+	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-upstreams
+	CMAKE_ARGS='-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/requirements/upstreams.cmake' \
+		SKBUILD_BUILD_TARGETS='llama;ggml;ggml-base;ggml-cpu' VIRTUAL_ENV=.venv-upstreams \
+		.venv/bin/uv pip sync --quiet --require-hashes --build-constraints requirements/upstreams-build.txt $<
+	touch $@
+
 .PHONY: test-machine
 test-machine: .dev  ## Random callers, crashes, pauses and takeovers of sessions, for minutes (EXAMPLES=)
 	PARLEY_MACHINE_EXAMPLES=$(or $(EXAMPLES),3000) $(PYTEST) tests/unit/session/test_machine.py $(ARGS)
@@ -308,6 +323,8 @@ lock: .dev  ## Compile the hash-locked requirement files (UPGRADE=1: to the newe
 		services/inference/pyproject.toml requirements/inference.in -o requirements/inference-gpu.txt
 	$(COMPILE) requirements/bench-peers.in -o requirements/bench-peers.txt
 	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
+	$(COMPILE) requirements/upstreams.in -o requirements/upstreams.txt
+	$(COMPILE) requirements/upstreams-build.in -o requirements/upstreams-build.txt
 
 .PHONY: ci
 ci:  ## What CI runs
@@ -322,7 +339,7 @@ clean:  ## Remove what tools leave behind; environments, models and data stay
 distclean: clean  ## Remove everything that set-up made, chats included: a fresh clone again
 	@if [ -x $(PY) ] && $(STACK) status >/dev/null 2>&1; then \
 		echo 'A stack is running: end it first.'; exit 1; fi
-	rm -rf .venv .venv-inference .venv-cache-peers .venv-peers .venv-sbom .parley
+	rm -rf .venv .venv-inference .venv-cache-peers .venv-peers .venv-sbom .venv-upstreams .parley
 
 # The development environment; a moment when it is current.
 .PHONY: .dev
