@@ -20,7 +20,7 @@ from e2e import flows
 from parley_devstack.stack import Stack
 from support import example_clients
 from support.poll import until
-from support.stack import running, sim_config
+from support.stack import LendMongoDB, running, sim_config
 from support.tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
@@ -91,9 +91,13 @@ async def asking(language: str, *arguments: str) -> AsyncIterator[Asking]:
 
 
 @pytest.fixture(scope="module")
-def two_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    # No cache: the same question is answered anew for each client.
-    yield from running(Stack(sim_config(tmp_path_factory.mktemp("clients"), gateways=2, caches=0)))
+def two_gateways(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB
+) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("clients")
+    with lend_mongodb() as lent:
+        # No cache: the same question is answered anew for each client.
+        yield from running(Stack(sim_config(folder, gateways=2, caches=0, **lent)))
 
 
 @pytest.fixture

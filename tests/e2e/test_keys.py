@@ -17,7 +17,7 @@ import pytest
 from e2e import flows
 from parley_devstack.paths import checkout
 from parley_devstack.stack import Stack
-from support.stack import running, sim_config
+from support.stack import LendMongoDB, running, sim_config
 
 GREEDY = {"temperature": 0}
 POSITIONS = ("", "?lastEventID=0", "?lastEventID=3", "?lastEventID=999999", "?lastEventID=end")
@@ -64,7 +64,7 @@ class Keys:
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+def keys(tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB) -> Iterator[Keys]:
     folder = tmp_path_factory.mktemp("keys")
     file = folder / "keys.json"
     made = Keys(
@@ -74,8 +74,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
         other=make_key(file, "--tenant", "other"),
     )
     env = {"gateway": {"PARLEY_GATEWAY_KEYS_FILE": str(file)}}
-    for stack in running(Stack(sim_config(folder, auth="keys", sessions=2, env=env))):
-        yield dataclasses.replace(made, url=stack.url)
+    with lend_mongodb() as lent:
+        for stack in running(Stack(sim_config(folder, auth="keys", sessions=2, env=env, **lent))):
+            yield dataclasses.replace(made, url=stack.url)
 
 
 async def test_two_tenants_share_a_platform_and_see_nothing_of_each_other(keys: Keys) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from parley_devstack.stack import Stack
 from support.fake_upstream import MODEL as HOSTED
 from support.fake_upstream import upstream_process
 from support.poll import until
-from support.stack import running, sim_config
+from support.stack import LendMongoDB, MakeStack, running, sim_config
 
 pytestmark = pytest.mark.e2e
 
@@ -41,11 +40,13 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB
+) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("models")
     file = folder / "keys.json"
     keys = {tenant: make_key(file, "--tenant", tenant) for tenant in ("free", "acme")}
-    with upstream_process() as upstream:
+    with upstream_process() as upstream, lend_mongodb() as lent:
         env = {
             "gateway": {"PARLEY_GATEWAY_KEYS_FILE": str(file)},
             "session": {
@@ -60,7 +61,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
                 "PARLEY_INFERENCE_UPSTREAM_URL": upstream,
             },
         }
-        stack = Stack(sim_config(folder, auth="keys", engines=3, env=env))
+        stack = Stack(sim_config(folder, auth="keys", engines=3, env=env, **lent))
         for started in running(stack):
             yield Platform(started, **keys)
 
@@ -162,15 +163,20 @@ async def test_a_model_whose_engines_are_gone_is_waited_for_and_others_go_on(
         assert again["message"]["content"]
 
 
-async def test_the_platform_runs_in_front_of_an_upstream(tmp_path: Path) -> None:
+async def test_the_platform_runs_in_front_of_an_upstream(
+    tmp_path: Path, make_stack: MakeStack
+) -> None:
     key = tmp_path / "key"
     key.write_text("sk-of-the-upstream\n")
     with upstream_process(key="sk-of-the-upstream") as upstream:
-        config = sim_config(
-            tmp_path, engine="openai", upstream=upstream, upstream_key_file=key, model=HOSTED
+        stack = await make_stack(
+            engine="openai",
+            upstream=upstream,
+            upstream_key_file=key,
+            model=HOSTED,
+            model_id="hosted",
         )
-        stack = Stack(dataclasses.replace(config, model_id="hosted"))
-        async with stack, flows.client(stack.url) as http:
+        async with flows.client(stack.url) as http:
             listed = await flows.models(http)
             assert [(m["modelID"], m["engine"]) for m in listed] == [("hosted", "openai")]
             answer = await flows.ask(http, "/chat", "Hello", options={"maxTokens": 12})

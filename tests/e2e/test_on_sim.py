@@ -95,7 +95,7 @@ async def test_many_chats_at_once_do_not_mix(sim_stack: Stack) -> None:
 
 
 async def test_chats_survive_a_restart_of_everything(make_stack: MakeStack) -> None:
-    stack = await make_stack()
+    stack = await make_stack(own_mongodb=True)
     async with flows.client(stack.url) as http:
         first = await flows.ask(http, "/chat", "Will you remember?")
         before = (await http.get(f"/chat/{first['chatID']}")).json()

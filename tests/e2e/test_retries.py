@@ -15,7 +15,7 @@ from parley_devstack.stack import Stack
 from parley_kit.ids import uuid7
 from support.poll import until
 from support.sse import Event, events, joined_text, parse
-from support.stack import MakeStack, sim_config
+from support.stack import LendMongoDB, MakeStack, running, sim_config
 
 # Takes about half a second to say.
 SLOW = "[[sim:length tokens=10]] [[sim:slow itl=0.04]]"
@@ -25,14 +25,11 @@ QUICK = {"PARLEY_SESSION_LEASE_SECONDS": "1", "PARLEY_SESSION_SWEEP_SECONDS": "0
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def pair(tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB) -> Iterator[Stack]:
     """Two gateways over two sessions."""
-    stack = Stack(sim_config(tmp_path_factory.mktemp("pair"), gateways=2, sessions=2))
-    asyncio.run(stack.start())
-    try:
-        yield stack
-    finally:
-        asyncio.run(stack.stop())
+    folder = tmp_path_factory.mktemp("pair")
+    with lend_mongodb() as lent:
+        yield from running(Stack(sim_config(folder, gateways=2, sessions=2, **lent)))
 
 
 @pytest.fixture

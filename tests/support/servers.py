@@ -224,18 +224,25 @@ def mongodb_uri(mongodb_server: MongoServer | None) -> str:
     return mongodb_server.uri if mongodb_server else os.environ["MONGODB_URI"]
 
 
-@pytest.fixture
-def mongodb_database(
-    mongodb_uri: str, mongodb_server: MongoServer | None
-) -> Iterator[MongoDatabase]:
-    """A fresh database, dropped afterwards; on the stand-in it has its lookup indexes."""
+@contextlib.contextmanager
+def fresh_database(uri: str, server: MongoServer | None) -> Iterator[MongoDatabase]:
+    """A database that is dropped afterwards; on the stand-in it has its lookup indexes."""
     from pymongo import MongoClient
 
     name = f"parley_test_{uuid.uuid4().hex[:12]}"
     client: MongoClient[dict[str, object]]
-    with MongoClient(mongodb_uri, serverSelectionTimeoutMS=5000) as client:
-        if mongodb_server is not None and mongodb_server.stand_in:
+    with MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+        if server is not None and server.stand_in:
             for command in create_indexes_commands():
                 client[name].command(command)
-        yield MongoDatabase(mongodb_uri, name)
+        yield MongoDatabase(uri, name)
         client.drop_database(name)
+
+
+@pytest.fixture
+def mongodb_database(
+    mongodb_uri: str, mongodb_server: MongoServer | None
+) -> Iterator[MongoDatabase]:
+    """A fresh database for a test."""
+    with fresh_database(mongodb_uri, mongodb_server) as database:
+        yield database

@@ -3,12 +3,17 @@
 `sim_stack` and `vllm_stack` run for the whole session and are shared: a test that hurts a
 part heals it (`start_one`) before it ends. `make_stack` gives a test a stack of its own,
 with `sim`, ended with the test.
+
+They share the session's MongoDB, each with a database of its own, unless a test asks for one
+to hurt: its Java machine is the slowest thing to start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ from parley_devstack.config import StackConfig
 from parley_devstack.environments import inference
 from parley_devstack.models import is_there
 from parley_devstack.stack import Stack
+from support.servers import MongoServer, fresh_database
 
 # Fast, yet with a first token that can be told from the rest. `[[sim:…]]` directives are
 # obeyed, so that a test can have a slow or a failing answer.
@@ -26,6 +32,8 @@ SIM = {
     "PARLEY_INFERENCE_SIM_FAULTS": "true",
 }
 MakeStack = Callable[..., Awaitable[Stack]]
+# Gives settings of a stack.
+LendMongoDB = Callable[[], AbstractContextManager[dict[str, str]]]
 
 
 def sim_config(folder: Path, **settings: object) -> StackConfig:
@@ -38,9 +46,24 @@ def sim_config(folder: Path, **settings: object) -> StackConfig:
 
 
 @pytest.fixture(scope="session")
-def sim_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def lend_mongodb(mongodb_uri: str, mongodb_server: MongoServer | None) -> LendMongoDB:
+    """Lends a stack an empty database on the session's MongoDB."""
+
+    @contextlib.contextmanager
+    def lend() -> Iterator[dict[str, str]]:
+        with fresh_database(mongodb_uri, mongodb_server) as made:
+            yield {"mongodb_uri": made.uri, "mongodb_database": made.name}
+
+    return lend
+
+
+@pytest.fixture(scope="session")
+def sim_stack(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB
+) -> Iterator[Stack]:
     """One of each part and two sessions, on `sim`."""
-    yield from running(Stack(sim_config(tmp_path_factory.mktemp("sim"), sessions=2)))
+    with lend_mongodb() as lent:
+        yield from running(Stack(sim_config(tmp_path_factory.mktemp("sim"), sessions=2, **lent)))
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +79,18 @@ def vllm_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-async def make_stack(tmp_path: Path) -> AsyncIterator[MakeStack]:
-    """Makes and starts stacks that end with the test; takes StackConfig's settings."""
-    started: list[Stack] = []
+async def make_stack(tmp_path: Path, lend_mongodb: LendMongoDB) -> AsyncIterator[MakeStack]:
+    """Makes and starts stacks that end with the test; takes StackConfig's settings.
 
-    async def make(**settings: object) -> Stack:
-        folder = tmp_path / f"stack-{len(started) + 1}"
-        stack = Stack(sim_config(folder, **settings))
+    `own_mongodb`: one that the test may hurt.
+    """
+    started: list[Stack] = []
+    lent = contextlib.ExitStack()
+
+    async def make(*, own_mongodb: bool = False, **settings: object) -> Stack:
+        if not own_mongodb:
+            settings |= await asyncio.to_thread(lent.enter_context, lend_mongodb())
+        stack = Stack(sim_config(tmp_path / f"stack-{len(started) + 1}", **settings))
         started.append(stack)
         await stack.start()
         return stack
@@ -70,6 +98,7 @@ async def make_stack(tmp_path: Path) -> AsyncIterator[MakeStack]:
     yield make
     for stack in reversed(started):
         await stack.stop()
+    await asyncio.to_thread(lent.close)
 
 
 def running(stack: Stack) -> Iterator[Stack]:
