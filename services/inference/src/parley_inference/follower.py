@@ -65,11 +65,7 @@ class Follower:
 
     async def watch_engine(self) -> None:
         """Return when the leader has gone or this machine's part has ended."""
-        misses = 0
-        while self._part.alive and misses < _MISSES:
-            await asyncio.sleep(_LOOK_SECONDS)
-            misses = 0 if await self._leader_is_there() else misses + 1
-        _log.error("the leader has gone" if self._part.alive else "this machine's part has ended")
+        _log.error(await self._end())
         self._joined = False
 
     async def stop(self) -> None:
@@ -79,12 +75,20 @@ class Follower:
         if self._joined:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self.watch_engine()
+                    _log.info(await self._end())
         self._joined = False
         try:
             await self._part.stop()
         finally:
             await self._admin.stop()
+
+    async def _end(self) -> str:
+        """Wait for the end of this machine's part, or of the leader; which it is."""
+        misses = 0
+        while self._part.alive and misses < _MISSES:
+            await asyncio.sleep(_LOOK_SECONDS)
+            misses = 0 if await self._leader_is_there() else misses + 1
+        return "the leader has gone" if self._part.alive else "this machine's part has ended"
 
     async def _leader_is_there(self) -> bool:
         """Whether the engine's leader accepts a connection where this machine has met it."""
