@@ -17,7 +17,7 @@ BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
 	examples/python tools/settings_doc.py tools/chart_schema.py tools/crds.py \
-	tools/images.py tools/proto_surface.py tools/sbom.py tests/support tests/faults
+	tools/images.py tools/proto_surface.py tools/sbom.py tests/support tests/faults tests/mixed
 
 ##@ Use it
 
@@ -118,6 +118,11 @@ test-faults: .dev  ## Every fault on every part, in mid-answer; the table: repor
 test-faults-vllm:  ## Kill and freeze engines and holders on vLLM; reports/fault_matrix_vllm.md
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/faults -m vllm $(ARGS)
+
+.PHONY: test-mixed
+test-mixed: .dev  ## Replicas of BASE=<commit> beside today's, over the same stores, as a roll has them
+	@[ -n "$(BASE)" ] || { echo 'Say which commit: make test-mixed BASE=<commit>'; exit 1; }
+	PARLEY_TEST_BASE=$(BASE) $(PYTEST) tests/mixed $(ARGS)
 
 .PHONY: report-continuation
 report-continuation:  ## How often vLLM's greedy answers go on as they would have (reports/continuation.md)

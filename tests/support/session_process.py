@@ -25,6 +25,8 @@ from support.servers import MongoDatabase
 from support.session_service import Client
 
 Settings = dict[str, str]
+# However busy the machine.
+START_SECONDS = 120.0
 
 
 class SessionProcess:
@@ -50,7 +52,7 @@ class SessionProcess:
                 sys.executable, "-m", "parley_session", env=environment, stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
-        line = await until(self._serving, 30.0, "a session that listens")
+        line = await until(self._serving, START_SECONDS, "a session that listens")
         assert line is not None
         self.port, self.admin_port = line["port"], line["admin_port"]
 
@@ -94,7 +96,7 @@ async def session_replica(
         return False
 
     try:
-        await until(ready, 20.0, "a session with a fleet")
+        await until(ready, START_SECONDS, "a session with a fleet")
         yield process, client
     finally:
         await channel.close()

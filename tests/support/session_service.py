@@ -11,6 +11,7 @@ import grpc.aio
 from parley.session.v1 import session_pb2 as pb
 from parley.session.v1 import session_pb2_grpc as pb_grpc
 
+from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
 from parley_kit.rpc.client import open_channel
 from parley_kit.rpc.status import from_rpc_error
@@ -110,6 +111,22 @@ def completion(message: str, *, chat: str | None = None, **given: Any) -> pb.Com
     for name, value in given.items():
         setattr(request, name, value)
     return request
+
+
+async def to_its_end(client: Client, run: str) -> Stream:
+    """A run's events, once it has come to its end."""
+    found = Stream()
+
+    async def ended() -> bool:
+        nonlocal found
+        try:
+            found = await client.attach(run)
+        except ServiceError:
+            return False
+        return found.done is not None or found.failed is not None
+
+    await until(ended, 60, "the run's end")
+    return found
 
 
 @contextlib.asynccontextmanager

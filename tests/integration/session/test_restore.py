@@ -25,7 +25,7 @@ from parley_session.operate.__main__ import main
 from support.poll import until
 from support.servers import MongoDatabase, ValkeyServer
 from support.session_process import Settings, session_replica, surroundings
-from support.session_service import Client, Stream
+from support.session_service import Stream, to_its_end
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
@@ -69,22 +69,6 @@ async def _settings(
 def keyed(key: str) -> dict[str, Any]:
     """A request's key, and what says that it is the same request."""
     return {"idempotency_key": key, "body_digest": hashlib.sha256(key.encode()).digest()}
-
-
-async def to_its_end(client: Client, run: str) -> Stream:
-    """A run's events, once it has come to its end."""
-    found = Stream()
-
-    async def ended() -> bool:
-        nonlocal found
-        try:
-            found = await client.attach(run)
-        except ServiceError:
-            return False
-        return found.done is not None or found.failed is not None
-
-    await until(ended, 20, "the run's end")
-    return found
 
 
 @pytest.mark.parametrize("redis", ["kept", "lost"])
