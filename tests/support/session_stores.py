@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import pytest
 from pymongo import MongoClient
@@ -24,9 +25,9 @@ from parley_session.store.memory.store import MemoryStore
 from parley_session.store.mongo.client import MongoOptions, OpenClient, open_motor, open_pymongo
 from parley_session.store.mongo.store import MongoStore
 from support.servers import MongoDatabase, MongoServer
+from support.telling import tell
 
 OPENERS: dict[str, OpenClient] = {"motor": open_motor, "pymongo": open_pymongo}
-_RAN = pytest.StashKey[set[str]]()
 
 
 class SettableTime:
@@ -57,14 +58,14 @@ async def tested(request: pytest.FixtureRequest) -> AsyncIterator[TestedStore]:
     store: Store
     if kind == "memory":
         store = MemoryStore(now=time)
-        _note(request.config, "store: memory")
+        tell(request.node, "conformance, store: memory")
     else:
         database: MongoDatabase = request.getfixturevalue("mongodb_database")
         server: MongoServer | None = request.getfixturevalue("mongodb_server")
         store = MongoStore(
             MongoOptions(database.uri, database.name), now=time, opener=OPENERS[kind]
         )
-        _note(request.config, f"store: {kind} on {_mongodb(database.uri, server)}")
+        tell(request.node, f"conformance, store: {kind} on {_mongodb(database.uri, server)}")
     await store.prepare()
     yield TestedStore(store, time, kind)
     await store.close()
@@ -100,28 +101,16 @@ async def run_log(request: pytest.FixtureRequest) -> AsyncIterator[RunLog]:
     log: RunLog
     if request.param == "memory":
         log = MemoryRunLog(limits)
-        _note(request.config, "run log: memory")
+        tell(request.node, "conformance, run log: memory")
     else:
         url: str = request.getfixturevalue("redis_url")
         log = RedisRunLog(RedisLogOptions(url, limits, check_seconds=0.1))
-        _note(request.config, f"run log: {_redis(url)}")
+        tell(request.node, f"conformance, run log: {_redis(url)}")
     yield log
     await log.close()
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say which servers the conformance suites ran against."""
-    ran: set[str] = config.stash.get(_RAN, set())
-    for line in sorted(ran):
-        terminalreporter.write_line(f"conformance, {line}")
-
-
-def _note(config: pytest.Config, line: str) -> None:
-    config.stash.setdefault(_RAN, set()).add(line)
-
-
+@cache
 def _mongodb(uri: str, server: MongoServer | None) -> str:
     client: MongoClient[dict[str, object]]
     with MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
@@ -129,6 +118,7 @@ def _mongodb(uri: str, server: MongoServer | None) -> str:
     return f"{'the stand-in for MongoDB' if server and server.stand_in else 'MongoDB'} {version}"
 
 
+@cache
 def _redis(url: str) -> str:
     with Redis.from_url(url) as client:
         info = client.info("server")

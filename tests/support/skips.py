@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ALLOWED = Path(__file__).parent.parent / "skips.txt"
+# What a worker process of pytest-xdist calls it.
+NOTED = "parley skipped"
 
 
 def read_allowed(text: str) -> dict[str, str]:
@@ -55,9 +58,17 @@ class SkipGuard:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             self.skipped[report.nodeid] = str(reason)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker process has noted: a module's skip is told nowhere else."""
+        self.skipped |= getattr(node, "workeroutput", {}).get(NOTED, {})
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that passed only by skipping."""
-        if self._fail and self.unexpected() and session.exitstatus == pytest.ExitCode.OK:
+        """Fail a run that passed only by skipping; a worker process tells its controller."""
+        told = getattr(session.config, "workeroutput", None)
+        if told is not None:
+            told[NOTED] = self.skipped
+        elif self._fail and self.unexpected() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,5 +1,7 @@
 """What is skipped is judged: only what the committed list names may be."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from support.skips import ALLOWED, SkipGuard, read_allowed
@@ -24,6 +26,7 @@ class Ended:
     """As much of a pytest session as the guard looks at."""
 
     exitstatus: int = pytest.ExitCode.OK
+    config = SimpleNamespace()
 
 
 def status_after(guard: SkipGuard) -> int:
@@ -45,6 +48,17 @@ def test_a_skip_for_another_reason_than_the_listed_one_fails_the_run() -> None:
     guard = SkipGuard(read_allowed(LISTED), fail=True)
     skip(guard, "tests/e2e/test_gpu.py::test_fast[fp8]", reason="out of order")
     assert status_after(guard) == pytest.ExitCode.TESTS_FAILED
+
+
+def test_what_a_worker_process_noted_is_judged_by_its_controller() -> None:
+    worker, controller = SkipGuard({}, fail=True), SkipGuard({}, fail=True)
+    skip(worker, "tests/e2e/test_gpu.py")
+    ended = Ended()
+    ended.config = SimpleNamespace(workeroutput={})
+    worker.pytest_sessionfinish(ended)  # type: ignore[arg-type]
+    assert ended.exitstatus == pytest.ExitCode.OK
+    controller.pytest_testnodedown(ended.config)
+    assert status_after(controller) == pytest.ExitCode.TESTS_FAILED
 
 
 def test_where_nobody_insists_a_skip_is_only_listed() -> None:
