@@ -304,3 +304,24 @@ async def test_a_call_to_a_frozen_replica_is_made_at_another(
             proxy.heal()
     finally:
         await frozen.stop()
+
+
+async def test_a_turn_at_a_replica_that_falls_silent_is_refused_where_no_other_gets_ready(
+    start_stack: StartStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, resolver = Script(), ChangingResolver(frozenset())
+    stack = await start_stack(replicas=0, resolver=resolver)
+    silent = await FakeSession(stack.memory, script).start()
+    try:
+        async with TcpProxy(silent.address) as proxy:
+            resolver.change(frozenset((proxy.address,)))
+            await _ready(stack, 1)
+            monkeypatch.setattr(session, "READY_WAIT_SECONDS", 0.1)
+            script.before_accepted = proxy.stall
+            refused = await stack.client.post("/chat", json={"message": "x"})
+            assert refused.status_code == 503
+            assert refused.json()["code"] == "overloaded"
+            assert silent.calls["Complete"] == 1
+            proxy.heal()
+    finally:
+        await silent.stop()

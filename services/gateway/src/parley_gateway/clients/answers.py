@@ -147,6 +147,14 @@ async def _accepted(
             raise ServiceError(
                 grpc.StatusCode.UNAVAILABLE, "unavailable", "the stream did not begin as agreed"
             )
+    except ServiceError as error:
+        stream.cancel()
+        if error.code != "cancelled":
+            raise
+        # Given up, because the replica fell silent; the caller is still there.
+        raise ServiceError(
+            grpc.StatusCode.UNAVAILABLE, "unavailable", "the replica fell silent"
+        ) from error
     except BaseException:
         stream.cancel()
         raise
