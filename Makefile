@@ -165,11 +165,24 @@ test-discovery: .dev  ## Finding engines, on a real API server; KUBE_BIN= its bi
 		echo 'Say where kube-apiserver and etcd are: KUBE_BIN=$$(setup-envtest use -p path)'; exit 1; }
 	PARLEY_TEST_KUBE_BIN="$(KUBE_BIN)" $(PYTEST) tests/integration/session/test_discovery.py $(ARGS)
 
+# PROMETHEUS=, the one on the PATH, or, on Debian, the one of its package, which is not installed.
+define find_prometheus
+export PROMETHEUS="$${PROMETHEUS:-$$(command -v prometheus || true)}"; \
+if [ -z "$$PROMETHEUS" ] && command -v apt-get >/dev/null; then \
+	PROMETHEUS=$(CURDIR)/.parley/tools/prometheus; mkdir -p .parley/tools; \
+	[ -x "$$PROMETHEUS" ] || (cd .parley/tools && apt-get download -qq prometheus && \
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/prometheus && \
+		rm prometheus_*.deb) || PROMETHEUS=; \
+fi; \
+[ -n "$$PROMETHEUS" ] || echo 'No Prometheus: set PROMETHEUS=, or its test is skipped';
+endef
+
 # POCKET_K8S= names a script that brings a cluster of one node up and down, on this machine.
 .PHONY: test-cluster
 test-cluster: .dev  ## Install, scale and break the chart on the cluster of KUBECONFIG (CONTRIBUTING.md)
-	@$(find_helm) if [ -n "$(POCKET_K8S)" ]; then \
+	@$(find_helm) $(find_prometheus) if [ -n "$(POCKET_K8S)" ]; then \
 		$(POCKET_K8S) up || exit; trap '$(POCKET_K8S) down' EXIT; \
+		$(POCKET_K8S) keda || echo 'No KEDA: its test is skipped'; \
 		export KUBECONFIG="$$($(POCKET_K8S) kubeconfig)" PARLEY_CLUSTER_IMAGE='$(POCKET_K8S) image'; \
 		state=$$(dirname "$$KUBECONFIG"); \
 		export PARLEY_CLUSTER_TASKS="ctr -a $$state/containerd.sock -n k8s.io tasks" \

@@ -136,12 +136,15 @@ async def test_an_upgrade_is_rolled_back(cluster: Cluster, table: Table) -> None
 @pytest.mark.parametrize("container", ["mongodb", "valkey"])
 async def test_a_store_is_away_and_back(cluster: Cluster, table: Table, container: str) -> None:
     pod = cluster.get("pods", "-l", "app=stores")["items"][0]["metadata"]["name"]
+    restarts = cluster.restarts(pod, container)
 
     def strike() -> None:
         # Process 1 of the container; the kubelet starts it again.
         cluster.kubectl(
             "exec", pod, "-c", container, "--", "python", "-c", "import os; os.kill(1, 15)"
         )
+        until_sync(lambda: cluster.restarts(pod, container) > restarts, READY, "a restart")
+        until_sync(lambda: cluster.ready(pod), READY, f"{container} to be back")
 
     table.add(await disrupt(cluster, "container restarted", container, strike))
     cluster.rolled_out("stores")

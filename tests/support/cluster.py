@@ -46,6 +46,7 @@ ADMIN_PORTS = {"gateway": 9080, "session": 9051, "worker": 9051, "cache": 9052, 
 # Holds a pod that is gone, so that it can be asked how it went.
 FINALIZER = "parley.io/held-by-a-test"
 STORES = "localhost/parley-test-stores:test"
+PROMETHEUS = "localhost/parley-test-prometheus:test"
 TAG = "test"
 # Seconds.
 COMMAND, BUILD, READY = 120, 1200, 240
@@ -126,6 +127,12 @@ class Cluster:
         """Whether it has so many of them."""
         return len(self.pods(component)) == count
 
+    def ready_count(self, component: str) -> int:
+        """How many of its pods are ready."""
+        status = self.get("deployment", DEPLOYMENTS[component])["status"]
+        count: int = status.get("readyReplicas", 0)
+        return count
+
     def rolled_out(self, component: str) -> None:
         """Wait until a component's Deployment is as its specification wants it."""
         name = f"deployment/{DEPLOYMENTS.get(component, component)}"
@@ -172,6 +179,12 @@ class Cluster:
         """Whether a pod is ready."""
         conditions = self.get("pod", pod)["status"].get("conditions", [])
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def restarts(self, pod: str, container: str) -> int:
+        """How often a container of a pod was started again."""
+        statuses = self.get("pod", pod)["status"]["containerStatuses"]
+        [count] = (s["restartCount"] for s in statuses if s["name"] == container)
+        return int(count)
 
     # The node ------------------------------------------------------------------
 
@@ -221,6 +234,13 @@ def image(tag: str, context: Path, *arguments: str) -> None:
 def platform_image(name: str) -> None:
     """Build one of the platform's images from its Dockerfile."""
     image(f"localhost/parley-{name}:{TAG}", ROOT, *recipe(name), *labels(version(), revision()))
+
+
+def prometheus_image(folder: Path, binary: str) -> None:
+    """Put Prometheus' binary into an image."""
+    shutil.copy(binary, folder / "prometheus")
+    file = ROOT / "tests" / "cluster" / "prometheus.Dockerfile"
+    image(PROMETHEUS, folder, "-f", str(file))
 
 
 def stores_image(folder: Path) -> None:

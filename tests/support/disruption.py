@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from support.cluster import READY, Cluster
 from support.crowd import Crowd, Patience
@@ -14,7 +15,7 @@ from support.evidence import collect, queued, unended
 from support.fault_table import Row, row_of
 from support.ledger import Ledger, Reading
 from support.poll import until
-from support.verdict import Evidence, Kind, judge
+from support.verdict import Evidence, Kind, Verdict, judge
 
 STREAMS, AT_LEAST = 24, 20
 LONG = "[[sim:length tokens=160]]"
@@ -38,50 +39,75 @@ def forwarded(cluster: Cluster, target: str, port: int) -> Iterator[int]:
             forward.wait(timeout=10)
 
 
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What was seen of the answers that were in progress."""
+
+    # When the strike began, and what was in progress until it was over.
+    began: float
+    answers: list[Reading]
+    evidence: Evidence
+    verdict: Verdict
+
+
 async def disrupt(cluster: Cluster, fault: str, victim: str, strike: Callable[[], object]) -> Row:
     """Have 24 clients stream answers, one after the other, until a strike is over; judge it all.
 
     Raises AssertionError for an answer that is lost, doubled or changed.
     """
-    url = cluster.url()
     with Ledger() as ledger:
-        patience = Patience(silence=6.0, turn=TURN_SECONDS)
-        options = {"maxTokens": 200, "timeoutSeconds": TURN_SECONDS}
-        crowd = Crowd([url], ledger, size=STREAMS, patience=patience, options=options)
-        over = False
-
-        async def talk() -> None:
-            while not over:
-                await crowd.say(LONG)
-
-        async with crowd:
-            talking = asyncio.create_task(talk())
-            try:
-                await crowd.in_mid_answer(AT_LEAST)
-                began = ledger.now()
-                await asyncio.to_thread(strike)
-                ended, over = ledger.now(), True
-                await talking
-            finally:
-                talking.cancel()
-                await asyncio.wait({talking})
-            struck = _in_progress(ledger, {client.name for client in crowd.clients}, began, ended)
-            # Nothing is made twice: the same requests are the same answers.
-            await crowd.repeat()
-        evidence = await _evidence(cluster, url, ledger)
-    verdict = judge(ledger, evidence, log_ttl_seconds=LOG_TTL_SECONDS)
+        seen = await under_load(cluster, ledger, strike)
     row = row_of(
         fault,
         victim,
         ledger=ledger,
-        evidence=evidence,
-        verdict=verdict,
-        struck=struck,
-        struck_at=began,
+        evidence=seen.evidence,
+        verdict=seen.verdict,
+        struck=seen.answers,
+        struck_at=seen.began,
     )
-    assert verdict.count(*Kind) == 0, f"{row}\n{verdict}"
+    assert seen.verdict.count(*Kind) == 0, f"{row}\n{seen.verdict}"
     assert row.recovered == row.disturbed, row
     return row
+
+
+async def under_load(
+    cluster: Cluster,
+    ledger: Ledger,
+    strike: Callable[[], object],
+    *,
+    streams: int = STREAMS,
+    at_least: int = AT_LEAST,
+    message: str = LONG,
+) -> Struck:
+    """Have clients stream until a strike is over, which begins with `at_least` in mid-answer."""
+    url = cluster.url()
+    patience = Patience(silence=6.0, turn=TURN_SECONDS)
+    options = {"maxTokens": 200, "timeoutSeconds": TURN_SECONDS}
+    crowd = Crowd([url], ledger, size=streams, patience=patience, options=options)
+    over = False
+
+    async def talk() -> None:
+        while not over:
+            await crowd.say(message)
+
+    async with crowd:
+        talking = asyncio.create_task(talk())
+        try:
+            await crowd.in_mid_answer(at_least)
+            began = ledger.now()
+            await asyncio.to_thread(strike)
+            ended, over = ledger.now(), True
+            await talking
+        finally:
+            talking.cancel()
+            await asyncio.wait({talking})
+        answers = _in_progress(ledger, {client.name for client in crowd.clients}, began, ended)
+        # Nothing is made twice: the same requests are the same answers.
+        await crowd.repeat()
+    evidence = await _evidence(cluster, url, ledger)
+    verdict = judge(ledger, evidence, log_ttl_seconds=LOG_TTL_SECONDS)
+    return Struck(began, answers, evidence, verdict)
 
 
 def _in_progress(ledger: Ledger, readers: set[str], began: float, ended: float) -> list[Reading]:
