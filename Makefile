@@ -85,7 +85,7 @@ test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapter
 		tests/integration/inference/test_vllm_starts.py $(ARGS)
 
 .PHONY: test-upstreams
-test-upstreams: .dev .venv-upstreams/.made  ## The openai engine before llama.cpp's own server, which is built here
+test-upstreams: .dev .venv-upstreams/.made  ## The openai engine before vLLM's own server, llama.cpp's (built here) and Transformers'
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/upstreams $(ARGS)
 	@cat reports/engines.md

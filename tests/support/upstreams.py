@@ -9,8 +9,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from parley_devstack.bootstrap import run_plainly
-from parley_devstack.models import fetch_gguf
+from parley_devstack.environments import inference
+from parley_devstack.models import fetch_gguf, model_folder
 from parley_devstack.paths import checkout
 from support.ports import LOOPBACK, free_ports
 
@@ -40,12 +41,25 @@ class Server:
     model: str
     dialect: str
     slots: int
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def server(name: str, port: int) -> Server:
     """The server of a name. Fails where it was not set up."""
-    known = {"llama_cpp": _llama_cpp}
+    known = {"vllm": _vllm, "llama_cpp": _llama_cpp, "transformers": _transformers}
     return known[name](port)
+
+
+def _vllm(port: int) -> Server:
+    python = _there(inference(checkout(), gpu=False).python)
+    command = [
+        *(python, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", _there(model_folder(checkout())), "--served-model-name", NAME),
+        *("--max-model-len", str(CONTEXT), "--max-num-seqs", "16", "--enforce-eager"),
+        *("--dtype", "bfloat16", "--enable-prompt-tokens-details"),
+        *("--host", LOOPBACK, "--port", str(port)),
+    ]
+    return Server("vLLM's server", command, NAME, "vllm", 16, {"VLLM_CPU_KVCACHE_SPACE": "1"})
 
 
 def _llama_cpp(port: int) -> Server:
@@ -57,6 +71,16 @@ def _llama_cpp(port: int) -> Server:
         *("--interrupt_requests", "false"),
     ]
     return Server("llama.cpp's server", command, NAME, "llama_cpp", 1)
+
+
+def _transformers(port: int) -> Server:
+    command = _there(inference(checkout(), gpu=False).folder / "bin" / "transformers")
+    folder = _there(model_folder(checkout()))
+    arguments = ["--device", "cpu", "--host", LOOPBACK, "--port", str(port)]
+    # Pinned to one model, it takes requests for that name alone.
+    return Server(
+        "Transformers' server", [command, "serve", folder, *arguments], folder, "transformers", 1
+    )
 
 
 def _there(path: Path) -> str:
@@ -82,9 +106,14 @@ def started(name: str, folder: Path) -> Iterator[tuple[Server, str]]:
     (port,) = free_ports(1)
     described = server(name, port)
     log = folder / f"{name}.log"
+    # Transformers' server lists what its cache of models holds, and fails where there is none.
+    hub = folder / "hub"
+    hub.mkdir()
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub), "DO_NOT_TRACK": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             described.command,
+            env={**os.environ, **offline, **described.env},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
