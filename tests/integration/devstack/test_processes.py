@@ -70,14 +70,14 @@ def test_stop_ends_every_process_and_what_they_started(tmp_path: Path) -> None:
     started = pids(core)
     assert all(len(group_of(pid)) == 2 for pid in started.values())
     core.stop()  # engine-1 ignores SIGTERM
-    assert [pid for pid in started.values() if group_of(pid)] == []
+    wait_until(lambda: not any(group_of(pid) for pid in started.values()))
     assert not core.config.stack_json.exists()
 
 
 def test_a_part_that_was_killed_comes_back_on_its_address(core: StackCore) -> None:
     before = pids(core)["store"]
     core.kill("store")
-    assert group_of(before) == []
+    wait_until(lambda: not group_of(before))  # a killed process takes a moment to die
     assert core.watch() == []  # a kill on purpose is no news
     core.start_one("store")
     assert pids(core)["store"] != before
@@ -161,7 +161,7 @@ def test_a_signal_ends_every_process_of_the_stack(tmp_path: Path, number: signal
         output, _ = process.communicate(timeout=20)
         assert process.returncode == 0
         assert "Stopping" in output
-        assert [pid for pid in started if group_of(pid)] == []
+        wait_until(lambda: not any(group_of(pid) for pid in started))
     assert not (tmp_path / "stack.json").exists()
 
 
