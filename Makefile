@@ -74,8 +74,8 @@ test-e2e: .dev  ## The whole platform on the sim engine, and the first of its fa
 .PHONY: test-vllm
 test-vllm:  ## The whole platform on vLLM with the small model
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
-	$(PYTEST) tests/integration/inference/test_vllm.py tests/integration/inference/test_vllm_killed.py \
-		tests/e2e -m vllm $(ARGS)
+	$(PYTEST) tests/integration/inference/test_vllm.py tests/e2e \
+		tests/integration/inference/test_vllm_killed.py -m vllm $(ARGS)
 
 .PHONY: test-engines
 test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapters and failing starts

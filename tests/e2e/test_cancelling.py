@@ -1,15 +1,15 @@
 """Cancelling in mid-answer, with traces exported: the engine stops at once, for these alone.
 
 Client interceptors of others are known to swallow a CancelledError; then an engine goes on
-drawing for nobody. So what is asked here is the engine itself, two hops away.
+drawing for nobody. So what is asked here is the engine itself, two hops away: `sim`, and vLLM.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 from parley.session.v1 import session_pb2 as pb
@@ -24,12 +24,38 @@ from support.poll import until
 from support.session_service import Client, Stream, completion
 from support.stack import MakeStack
 
-# Nothing but an abort ends these at the engine, before their deadline of two minutes.
-HANGING = [f"[[sim:hang after=30]] Number {number}" for number in range(5)]
-GOING_ON = [f"[[sim:length tokens=120]] [[sim:slow itl=0.03]] {number}" for number in range(3)]
 BOUND = 20.0
 KINDS = ("gateway", "session", "inference")
 USER = (("parley-tenant", "default"), ("parley-user-bin", b"ada"))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Some that go on for so long that they are cancelled, and others that are not."""
+
+    endless: Sequence[str]
+    others: Sequence[str]
+    # Tokens at most, of each; 0: as the service has it.
+    most: int = 0
+    most_of_others: int = 0
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        yield from ((message, self.most) for message in self.endless)
+        yield from ((message, self.most_of_others) for message in self.others)
+
+
+# Nothing but an abort ends the first ones at the engine, before their deadline of two minutes.
+ON_SIM = Questions(
+    [f"[[sim:hang after=30]] Number {number}" for number in range(5)],
+    [f"[[sim:length tokens=120]] [[sim:slow itl=0.03]] {number}" for number in range(3)],
+)
+# Batched with others, numbers round otherwise: what is likeliest by far is drawn all the same.
+ON_VLLM = Questions(
+    [f"Tell me the whole history of the sea, from the year {number}." for number in range(5)],
+    [f"Count in digits from {number} to 90, one number a line." for number in (1, 11, 21)],
+    most=1200,
+    most_of_others=64,
+)
 
 
 @dataclass
@@ -38,7 +64,7 @@ class Reading:
 
     run: str = ""
     text: str = ""
-    # `stop` or `cancelled`.
+    # `stop`, `length` or `cancelled`.
     reason: str = ""
     task: asyncio.Task[None] | None = None
 
@@ -47,24 +73,23 @@ class Reading:
 class Way:
     """A way to ask and to cancel: over REST, or straight to session."""
 
-    read: Callable[[str, Reading], Awaitable[None]]
+    read: Callable[[str, int, Reading], Awaitable[None]]
     cancel: Callable[[str], Awaitable[None]]
-    readings: list[Reading] = field(default_factory=list)
+    endless: Sequence[Reading] = ()
+    others: Sequence[Reading] = ()
 
-    async def begin(self, messages: Sequence[str]) -> None:
-        """Ask for all, and wait until all answers are in progress."""
-        self.readings = [Reading() for _ in messages]
-        for message, reading in zip(messages, self.readings, strict=True):
-            reading.task = asyncio.ensure_future(self.read(message, reading))
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """All of them."""
+        return [*self.endless, *self.others]
+
+    async def begin(self, questions: Questions) -> None:
+        """Ask all, and wait until all answers are in progress."""
+        self.endless = [Reading() for _ in questions.endless]
+        self.others = [Reading() for _ in questions.others]
+        for (message, most), reading in zip(questions, self.readings, strict=True):
+            reading.task = asyncio.ensure_future(self.read(message, most, reading))
         await until(lambda: all(len(r.text) > 20 for r in self.readings), 30.0, "answers begun")
-
-    def hanging(self) -> Sequence[Reading]:
-        """Those that never end."""
-        return self.readings[: len(HANGING)]
-
-    def going_on(self) -> Sequence[Reading]:
-        """The others."""
-        return self.readings[len(HANGING) :]
 
     async def end(self) -> None:
         """Read all to their ends."""
@@ -73,8 +98,9 @@ class Way:
 
 
 def over_rest(stack: Stack) -> Way:
-    async def read(message: str, into: Reading) -> None:
-        body = {"message": message, "stream": True, "options": {"cache": "bypass"}}
+    async def read(message: str, most: int, into: Reading) -> None:
+        options = {"cache": "bypass", "temperature": 0} | ({"maxTokens": most} if most else {})
+        body = {"message": message, "stream": True, "options": options}
         async with (
             flows.client(stack.url) as http,
             http.stream("POST", "/chat", json=body) as response,
@@ -93,15 +119,11 @@ def over_rest(stack: Stack) -> Way:
 
 
 def straight(session: Client) -> Way:
-    async def read(message: str, into: Reading) -> None:
+    async def read(message: str, most: int, into: Reading) -> None:
         stream = Stream()
-        reading = asyncio.ensure_future(
-            session._read(
-                session.stub.Complete,
-                completion(message, cache=pb.CACHE_MODE_BYPASS),
-                stream,
-            )
-        )
+        options = {"cache": pb.CACHE_MODE_BYPASS, "temperature": 0.0}
+        asked = completion(message, **options, **({"max_tokens": most} if most else {}))
+        reading = asyncio.ensure_future(session._read(session.stub.Complete, asked, stream))
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.02)
             if stream.accepted is not None:
@@ -121,11 +143,25 @@ async def test_an_engine_stops_at_once_and_for_nobody_else(
     collector: Collector, make_stack: MakeStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env = {kind: {f"PARLEY_{kind.upper()}_OTLP_ENDPOINT": collector.endpoint} for kind in KINDS}
-    stack = await make_stack(env=env)
+    await _shown(await make_stack(env=env), ON_SIM, collector, capsys)
+
+
+@pytest.mark.vllm
+async def test_vllm_stops_at_once_and_for_nobody_else(
+    vllm_traces: Collector, vllm_stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await _shown(vllm_stack, ON_VLLM, vllm_traces, capsys)
+
+
+async def _shown(
+    stack: Stack, questions: Questions, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cancel some on both ways to the engine, and look at the others and at the traces."""
+    began = time.time_ns()
     alone = over_rest(stack)
-    await alone.begin(GOING_ON)
+    await alone.begin(replace(questions, endless=()))
     await alone.end()
-    undisturbed = [reading.text for reading in alone.readings]
+    undisturbed = [(reading.text, reading.reason) for reading in alone.others]
     engine = int(stack.plan("inference-1").grpc.rpartition(":")[2])
     channel = open_channel(stack.plan("session-1").grpc)
     try:
@@ -134,33 +170,37 @@ async def test_an_engine_stops_at_once_and_for_nobody_else(
             "session, inference": straight(Client(channel, USER)),
         }
         for hops, way in ways.items():
-            seconds = await _cancel_some(way, undisturbed, engine)
+            seconds = await _cancel_some(way, questions, engine)
+            assert [(each.text, each.reason) for each in way.others] == undisturbed
             with capsys.disabled():
-                said = f"{len(HANGING)} aborted at the engine in {seconds:.3f} s"
+                said = f"{len(way.endless)} aborted at the engine in {seconds:.3f} s"
                 print(f"\n{hops}: {said}")  # noqa: T201 - what was measured
     finally:
         await channel.close()
-    await collector.wait_for(_cancelled_on_both_sides, timeout=15)
+    await collector.wait_for(
+        lambda spans: _cancelled_on_both_sides(
+            [span for span in spans if span.start_ns >= began], questions
+        ),
+        timeout=15,
+    )
 
 
-async def _cancel_some(way: Way, undisturbed: Sequence[str], engine: int) -> float:
-    """Cancel those that hang; seconds until the engine runs no more than the others."""
+async def _cancel_some(way: Way, questions: Questions, engine: int) -> float:
+    """Cancel the endless ones; seconds until the engine runs no more than the others."""
     async with connect(engine) as client:
-        await way.begin([*HANGING, *GOING_ON])
+        await way.begin(questions)
         began = time.monotonic()
-        cancelling = [asyncio.ensure_future(way.cancel(each.run)) for each in way.hanging()]
-        await client.load_until(lambda load: load.running <= len(GOING_ON), BOUND)
+        cancelling = [asyncio.ensure_future(way.cancel(each.run)) for each in way.endless]
+        await client.load_until(lambda load: load.running <= len(way.others), BOUND)
         seconds = time.monotonic() - began
         await asyncio.gather(*cancelling)
         await way.end()
-        assert [each.reason for each in way.hanging()] == ["cancelled"] * len(HANGING)
-        assert [each.reason for each in way.going_on()] == ["stop"] * len(GOING_ON)
-        assert [each.text for each in way.going_on()] == undisturbed
+        assert [each.reason for each in way.endless] == ["cancelled"] * len(way.endless)
         await client.load_until(lambda load: load.running == load.waiting == 0, BOUND)
     return seconds
 
 
-def _cancelled_on_both_sides(spans: list[CollectedSpan]) -> bool:
+def _cancelled_on_both_sides(spans: list[CollectedSpan], questions: Questions) -> bool:
     """Whether each call that was aborted says so, where it was made and where it was served."""
     for service, kind in (("parley-session", "client"), ("parley-inference", "server")):
         statuses = [
@@ -168,6 +208,6 @@ def _cancelled_on_both_sides(spans: list[CollectedSpan]) -> bool:
             for span in spans
             if span.service == service and span.kind == kind and span.name.endswith("/Generate")
         ]
-        assert statuses.count("CANCELLED") == 2 * len(HANGING), statuses
-        assert statuses.count("OK") == 3 * len(GOING_ON), statuses
+        assert statuses.count("CANCELLED") == 2 * len(questions.endless), statuses
+        assert statuses.count("OK") == 3 * len(questions.others), statuses
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from e2e import flows
 from parley_devstack.stack import Stack
 from support.poll import until
+from support.vllm import assert_gone, ended, processes_below
 
 pytestmark = [pytest.mark.vllm]
 
@@ -66,7 +68,16 @@ async def test_chats_survive_a_restart_of_the_engine_and_the_session(vllm_stack:
     async with flows.client(vllm_stack.url) as http:
         first = await flows.ask(http, "/chat", "Say hello.", options={"maxTokens": 16})
         await vllm_stack.restart("session-1")
-        await vllm_stack.restart("inference-1")
+        pid = vllm_stack.pid("inference-1")
+        assert pid is not None
+        below = processes_below(pid)
+        assert below, "the engine has processes of its own"
+        await vllm_stack.terminate("inference-1")
+        await ended(pid, 30)
+        await asyncio.to_thread(assert_gone, below)
+        await vllm_stack.stop_one("inference-1")
+        assert vllm_stack.exit_code("inference-1") == 0
+        await vllm_stack.start_one("inference-1")
         await until(lambda: flows.models(http), timeout=15, what="the model listed again")
         second = await flows.ask(
             http, f"/chat/{first['chatID']}/completion", "Again.", options={"maxTokens": 16}

@@ -221,6 +221,16 @@ def assert_one_trace(spans: Sequence[CollectedSpan]) -> None:
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     """A running collector of the test's own."""
+    yield from _collecting()
+
+
+@pytest.fixture(scope="session")
+def vllm_traces() -> Iterator[Collector]:
+    """The collector of what `vllm_stack` exports."""
+    yield from _collecting()
+
+
+def _collecting() -> Iterator[Collector]:
     collector = Collector()
     collector.start()
     try:

@@ -1,8 +1,8 @@
 """The whole platform as processes, for end-to-end tests.
 
 `sim_stack` and `vllm_stack` run for the whole session and are shared: a test that hurts a
-part heals it (`start_one`) before it ends. `make_stack` gives a test a stack of its own,
-with `sim`, ended with the test.
+part heals it (`start_one`) before it ends; what a test has ended of `vllm_stack`, the next
+one starts. `make_stack` gives a test a stack of its own, with `sim`, ended with the test.
 
 They share the session's MongoDB, each with a database of its own, unless a test asks for one
 to hurt: its Java machine is the slowest thing to start.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +23,7 @@ from parley_devstack.config import StackConfig
 from parley_devstack.environments import inference
 from parley_devstack.models import is_there
 from parley_devstack.stack import Stack
+from support.otlp import Collector
 from support.servers import MongoServer, fresh_database
 
 # Fast, yet with a first token that can be told from the rest. `[[sim:…]]` directives are
@@ -30,6 +32,14 @@ SIM = {
     "PARLEY_INFERENCE_SIM_TTFT": "0.02",
     "PARLEY_INFERENCE_SIM_ITL": "0.005",
     "PARLEY_INFERENCE_SIM_FAULTS": "true",
+}
+# Each start of vLLM takes a minute: one engine serves the tests of the engine and of the platform.
+VLLM_MODEL = "smol"
+VLLM = {
+    "PARLEY_INFERENCE_MAX_MODEL_LEN": "2048",
+    "PARLEY_INFERENCE_MAX_NUM_SEQS": "16",
+    # However slow the machine.
+    "PARLEY_INFERENCE_GRAMMAR_SECONDS": "60",
 }
 MakeStack = Callable[..., Awaitable[Stack]]
 # Gives settings of a stack.
@@ -67,15 +77,40 @@ def sim_stack(
 
 
 @pytest.fixture(scope="session")
-def vllm_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One of each part, answering with SmolLM2 on vLLM."""
-    config = StackConfig.in_folder(
-        tmp_path_factory.mktemp("vllm"), engine="vllm", start_seconds=600.0, stop_seconds=20.0
-    )
-    python = inference(config.paths, gpu=False).python
-    if not python.exists() or not is_there(config.paths):
-        pytest.skip("needs the inference environment and the model: make setup")
-    yield from running(Stack(config))
+def one_vllm_stack(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB, vllm_traces: Collector
+) -> Iterator[Stack]:
+    """One of each part, answering with SmolLM2 on vLLM, with traces exported."""
+    endpoint = vllm_traces.endpoint
+    env = {
+        kind: {f"PARLEY_{kind.upper()}_OTLP_ENDPOINT": endpoint}
+        for kind in ("gateway", "session", "inference")
+    }
+    with lend_mongodb() as lent:
+        model = os.environ.get("PARLEY_TEST_MODEL", "")
+        config = StackConfig.in_folder(
+            tmp_path_factory.mktemp("vllm"),
+            engine="vllm",
+            model=model,
+            model_id=VLLM_MODEL,
+            start_seconds=600.0,
+            stop_seconds=20.0,
+            env=env | {"inference": env["inference"] | VLLM},
+            **lent,
+        )
+        python = inference(config.paths, gpu=False).python
+        if not python.exists() or not (model or is_there(config.paths)):
+            pytest.fail("needs the inference environment and the model: make setup")
+        yield from running(Stack(config))
+
+
+@pytest.fixture
+async def vllm_stack(one_vllm_stack: Stack) -> Stack:
+    """The session's stack on vLLM, whole: what a test has ended is started by the next one."""
+    for name in one_vllm_stack.names:
+        if one_vllm_stack.pid(name) is None:
+            await one_vllm_stack.start_one(name)
+    return one_vllm_stack
 
 
 @pytest.fixture

@@ -15,14 +15,19 @@ from parley_devstack.environments import inference
 from parley_devstack.models import model_folder
 from parley_devstack.paths import checkout
 from support.inference import ReplicaProcess, generate_request
+from support.poll import until
+from support.stack import VLLM_MODEL as MODEL
 
 START_SECONDS = 400.0
-MODEL = "smol"
 
 
 def ask(text: str = "", **options: object) -> pb.GenerateRequest:
     """A request to the model, unless ``options`` name another."""
     return generate_request(text, **({"model": MODEL} | options))
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def processes_below(pid: int) -> list[psutil.Process]:
@@ -65,6 +70,12 @@ def vllm_process(folder: Path, **settings: object) -> ReplicaProcess:
     } | settings
     environment = {f"PARLEY_INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
     return ReplicaProcess(environment, folder / "log", python=str(python))
+
+
+async def ended(pid: int, seconds: float) -> None:
+    """Wait until a process of a stack has ended. The stack, which tidies up then, is not asked."""
+    process = psutil.Process(pid)
+    await until(lambda: process.status() == psutil.STATUS_ZOMBIE, seconds, "the replica's end")
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:

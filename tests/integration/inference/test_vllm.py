@@ -1,39 +1,25 @@
-"""The real engine: vLLM with SmolLM2-135M-Instruct, as a process of its own, over gRPC."""
+"""The real engine: vLLM with SmolLM2-135M-Instruct, over gRPC; that of the platform's stack."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 from parley.inference.v1 import inference_pb2 as pb
 
+from parley_devstack.stack import Stack
 from parley_kit.rpc.status import from_rpc_error
-from support.inference import Client, ReplicaProcess, chat, connect
-from support.vllm import MODEL, START_SECONDS, ask, assert_gone, processes_below, vllm_process
+from support.inference import Client, chat, connect
+from support.vllm import MODEL, ask, port_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaProcess]:
-    """One vLLM for the tests of this module. At its end no process of it is left."""
-    process = vllm_process(tmp_path_factory.mktemp("vllm"))
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(process.start(START_SECONDS))
-            yield process
-            below = processes_below(process.pid)
-            assert below, "the engine has processes of its own"
-        finally:
-            runner.run(process.stop())
-    assert process.returncode == 0
-    assert_gone(below)
-
-
 @pytest.fixture
-async def client(replica: ReplicaProcess) -> AsyncIterator[Client]:
-    async with connect(replica.port, replica.admin_port) as connected:
+async def client(vllm_stack: Stack) -> AsyncIterator[Client]:
+    plan = vllm_stack.plan("inference-1")
+    async with connect(port_of(plan.grpc), port_of(plan.admin)) as connected:
         yield connected
 
 

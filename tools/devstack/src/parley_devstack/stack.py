@@ -96,6 +96,10 @@ class Stack:
         """The part's pid while it is there."""
         return self._core.processes[name].pid
 
+    def exit_code(self, name: str) -> int | None:
+        """The part's exit status when it was last seen to have ended; negative: a signal's."""
+        return self._core.processes[name].exit_code
+
     @property
     def mongodb_uri(self) -> str:
         """The connection string of the stack's MongoDB."""
