@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,8 @@ SETUP_SECONDS = 300.0
 # What the inference service gives to its engine.
 MAX_RUNNING = 32
 CPU_BLOCK_TOKENS = 32
+# Neither compiles the model: which does by default depends on the CPU, and the start is minutes.
+AS_WRITTEN = {"inference": {"PARLEY_INFERENCE_COMPILE": "off"}}
 TARGET = 0.95
 
 
@@ -54,7 +55,7 @@ async def bench_vllm(options: argparse.Namespace) -> str:
     port = free_port()
     with await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="parley-peers-") as folder:
         async with (
-            sim_stack(NO_DELAY, engine="vllm", start_seconds=START_SECONDS) as stack,
+            sim_stack(NO_DELAY, AS_WRITTEN, engine="vllm", start_seconds=START_SECONDS) as stack,
             process(
                 _command(python, model, SMOLLM2, port),
                 port=port,
@@ -86,18 +87,14 @@ async def bench_vllm(options: argparse.Namespace) -> str:
 
 
 def _command(python: Path, model: Path, name: str, port: int) -> list[str]:
-    command = [
+    return [
         str(python), "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(model), "--served-model-name", name,
         "--host", "127.0.0.1", "--port", str(port),
         "--max-num-seqs", str(MAX_RUNNING), "--block-size", str(CPU_BLOCK_TOKENS),
         "--enable-prefix-caching", "--scheduling-policy", "priority",
-        "--disable-uvicorn-access-log",
+        "--enforce-eager", "--disable-uvicorn-access-log",
     ]  # fmt: skip
-    # As the inference service decides it: compiled where there is a compiler.
-    return (
-        command if shutil.which("g++") or shutil.which("clang++") else [*command, "--enforce-eager"]
-    )
 
 
 def _environment(cache: Path) -> dict[str, str]:
@@ -115,11 +112,16 @@ def _environment(cache: Path) -> dict[str, str]:
 
 
 def _engine_of(pid: int) -> int:
-    """The process that the model runs in: the server's child that has worked most."""
-    children = psutil.Process(pid).children(recursive=True)
+    """The engine's core, below which its workers are: the server's child that has worked most."""
+    children = psutil.Process(pid).children()
     if not children:
         raise NoTarget("the engine has no process of its own")
-    return max(children, key=lambda child: child.cpu_times().user).pid
+    return max(children, key=_worked).pid
+
+
+def _worked(process: psutil.Process) -> float:
+    family = [process, *process.children(recursive=True)]
+    return sum(member.cpu_times().user for member in family)
 
 
 def outside(samples: PeerSamples, way: str) -> float:
