@@ -32,11 +32,10 @@ from parley_inference.engine.grammar import GrammarCheck, vllm_judge
 from parley_inference.engine.hf_tokenizer import HfTokenizer
 from parley_inference.engine.revision import folder_revision
 from parley_inference.engine.seeds import seed_at
-from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
+from parley_inference.engine.vllm_env import remove_logging_config
 from parley_inference.engine.vllm_load import VllmLoad
 from parley_inference.engine.vllm_start import (
     VllmOptions,
-    check_files,
     check_machine,
     engine_arguments,
 )
@@ -54,7 +53,7 @@ class VllmEngine:
     def __init__(self, options: VllmOptions) -> None:
         self._options = options
         self._llm: Any = None
-        self._loading: VllmLoad[tuple[Any, HfTokenizer, ModelInfo]] = VllmLoad(options.model)
+        self._loading: VllmLoad[tuple[Any, HfTokenizer, ModelInfo]] = VllmLoad(options)
         self._tokenizer: HfTokenizer | None = None
         self._info: ModelInfo | None = None
         self._stopped = False
@@ -125,14 +124,7 @@ class VllmEngine:
     def _load(self) -> tuple[Any, HfTokenizer, ModelInfo]:
         """Build the engine; blocks for as long as the model takes to load."""
         options = self._options
-        adapters = check_files(options)
-        self._loading.notes = prepare_environment(
-            model=options.model,
-            kv_cache_gib=options.kv_cache_gib,
-            threads=options.threads,
-            log_level=options.log_level,
-            log_format=options.log_format,
-        )
+        adapters = self._loading.prepare()
         from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from parley_inference.engine.adapters import Adapter
 from parley_inference.engine.start_notes import StartNotes, sentence_of
+from parley_inference.engine.vllm_env import prepare_environment
+from parley_inference.engine.vllm_start import VllmOptions, check_files
 from parley_kit.errors import StartupError
 
 _log = logging.getLogger(__name__)
@@ -21,8 +24,8 @@ Loaded = TypeVar("Loaded")
 class VllmLoad(Generic[Loaded]):
     """Loads in a thread. ``notes``, once there are any: what vLLM's processes say meanwhile."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, options: VllmOptions) -> None:
+        self._options = options
         self._began = 0.0
         self._thread: asyncio.Future[Loaded] | None = None
         self.notes: StartNotes | None = None
@@ -35,6 +38,22 @@ class VllmLoad(Generic[Loaded]):
         seconds = round(time.monotonic() - self._began)
         last = self._last
         return f"loading the model for {seconds} s" + (f"; vLLM: {last}" if last else "")
+
+    def prepare(self) -> list[Adapter]:
+        """Look at the files, and make this process ready for vLLM, which is not imported yet.
+
+        Returns the adapters. Raises StartupError.
+        """
+        options = self._options
+        adapters = check_files(options)
+        self.notes = prepare_environment(
+            model=options.model,
+            kv_cache_gib=options.kv_cache_gib,
+            threads=options.threads,
+            log_level=options.log_level,
+            log_format=options.log_format,
+        )
+        return adapters
 
     async def run(self, load: Callable[[], Loaded]) -> Loaded:
         """What ``load`` returns, which blocks for as long as it takes. Raises StartupError."""
@@ -51,7 +70,8 @@ class VllmLoad(Generic[Loaded]):
         except StartupError:
             raise
         except Exception as error:
-            raise StartupError(f"vLLM cannot serve {self._model}: {self.why(error)}") from error
+            model = self._options.model
+            raise StartupError(f"vLLM cannot serve {model}: {self.why(error)}") from error
 
     def why(self, error: Exception) -> str:
         """Why it failed: what the process that failed has said, else what reached us."""

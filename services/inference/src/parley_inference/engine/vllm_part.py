@@ -10,11 +10,10 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from parley_inference.engine.vllm_env import prepare_environment, remove_logging_config
+from parley_inference.engine.vllm_env import remove_logging_config
 from parley_inference.engine.vllm_load import VllmLoad
 from parley_inference.engine.vllm_start import (
     VllmOptions,
-    check_files,
     check_machine,
     engine_arguments,
 )
@@ -30,7 +29,7 @@ class VllmPart:
     def __init__(self, options: VllmOptions) -> None:
         self._options = options
         self._executor: Any = None
-        self._loading: VllmLoad[Any] = VllmLoad(options.model)
+        self._loading: VllmLoad[Any] = VllmLoad(options)
 
     @property
     def alive(self) -> bool:
@@ -52,14 +51,7 @@ class VllmPart:
 
     def _join(self) -> Any:
         options = self._options
-        adapters = check_files(options)
-        self._loading.notes = prepare_environment(
-            model=options.model,
-            kv_cache_gib=options.kv_cache_gib,
-            threads=options.threads,
-            log_level=options.log_level,
-            log_format=options.log_format,
-        )
+        adapters = self._loading.prepare()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
