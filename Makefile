@@ -78,10 +78,11 @@ test-vllm:  ## The whole platform on vLLM with the small model
 		tests/integration/inference/test_vllm_killed.py -m vllm $(ARGS)
 
 .PHONY: test-engines
-test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapters and failing starts
+test-engines:  ## Every engine, vLLM included, against one suite; vLLM's adapters, eight bits, failing starts
 	@$(MAKE) --no-print-directory setup ENGINE=vllm
 	$(PYTEST) tests/integration/inference/test_conformance.py $(ARGS)
 	$(PYTEST) tests/integration/inference/test_vllm_adapters.py \
+		tests/integration/inference/test_vllm_quantised.py \
 		tests/integration/inference/test_vllm_starts.py $(ARGS)
 
 .PHONY: test-upstreams

@@ -5,6 +5,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,15 @@ def changed_model(folder: Path, **config: object) -> Path:
     described = json.loads((model / "config.json").read_text("utf-8"))
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(described | config), "utf-8")
+    return folder
+
+
+def int8_model(folder: Path) -> Path:
+    """The model with its linear layers at eight bits; takes seconds."""
+    python = inference(checkout(), gpu=False).python
+    script = Path(__file__).parent / "int8_model.py"
+    # -P: a module beside the script has the name of a package that it needs.
+    subprocess.run([python, "-P", script, small_model(), folder], check=True, timeout=START_SECONDS)
     return folder
 
 
