@@ -46,10 +46,11 @@ async def both(own_model: str, policy: EnginePolicy = POLICY) -> AsyncIterator[B
         fleet = GrpcFleet(StaticResolver(addresses), options)
         await fleet.start()
         try:
-            wanted = {own_model, HOSTED}
+            # An engine is ready some moments before its models are known.
+            wanted = {name: [own_model, HOSTED].count(name) for name in (own_model, HOSTED)}
 
             def up() -> bool:
-                return len(fleet._able("")) == 2 and all(fleet._able(name) for name in wanted)
+                return all(len(fleet._able(name)) == engines for name, engines in wanted.items())
 
             await until(up, what="both engines")
             yield Both(fleet, upstream)
