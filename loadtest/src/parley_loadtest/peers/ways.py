@@ -13,6 +13,8 @@ import orjson
 from parley_loadtest.bench.http import BadAnswer, HttpConnection
 
 _SSE = "text/event-stream"
+# A small machine takes a minute to begin 32 answers at once.
+_LONGEST_SILENCE = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class ParleyWay:
     """To Parley's gateway: a new chat for each question, which is stored."""
 
     def __init__(self, url: str, temperature: float = 0.7, cache: str = "use") -> None:
-        self._http = HttpConnection(url)
+        self._http = HttpConnection(url, _LONGEST_SILENCE)
         self._user = f"bench-{uuid.uuid4().hex[:12]}"
         self._temperature = temperature
         self._cache = cache
@@ -84,7 +86,7 @@ class OpenAiWay:
     """To an OpenAI-compatible server."""
 
     def __init__(self, url: str, model: str, temperature: float = 0.7) -> None:
-        self._http = HttpConnection(url)
+        self._http = HttpConnection(url, _LONGEST_SILENCE)
         self._model = model
         self._temperature = temperature
 
