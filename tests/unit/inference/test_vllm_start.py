@@ -1,12 +1,14 @@
 """What a machine cannot do is told before vLLM tries, and why vLLM failed when it has."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from parley_inference.engine import cpu_dtype
 from parley_inference.engine.adapters import Adapter
 from parley_inference.engine.memory import available_bytes
 from parley_inference.engine.start_notes import NoteHandler, StartNotes, sentence_of
@@ -125,6 +127,38 @@ def test_machines_that_share_a_model_have_a_part_of_it_each(tmp_path: Path) -> N
         file.truncate(2 * GIB)
     assert memory_mistake(VllmOptions(str(tmp_path), "m"), 2 * GIB)
     assert not memory_mistake(VllmOptions(str(tmp_path), "m", **spread), 2 * GIB)
+
+
+def test_bfloat16_is_computed_in_float32_where_that_is_faster_and_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    config.write_text('{"dtype": "bfloat16"}')
+    weights.write_bytes(bytes(1000))
+    monkeypatch.setattr(cpu_dtype, "computes_sixteen_bits", lambda: False)
+
+    def chosen(available: int | None = None) -> str:
+        return cpu_dtype.cpu_dtype(tmp_path, beside=500, available=available)
+
+    assert (chosen(), chosen(2500), chosen(2499)) == ("float32", "float32", "auto")
+    options = VllmOptions(str(tmp_path), "m", eager=True, kv_cache_gib=0)
+    assert engine_arguments(options, [], on_cpu=True)["dtype"] == "float32"
+    assert engine_arguments(options, [], on_cpu=False)["dtype"] == "auto"
+    for other in ({"nodes": 2}, {"quantization": "awq"}):
+        arguments = engine_arguments(replace(options, **other), [], on_cpu=True)  # type: ignore[arg-type]
+        assert arguments["dtype"] == "auto"
+    asked = replace(options, dtype="bfloat16")
+    assert engine_arguments(asked, [], on_cpu=True)["dtype"] == "bfloat16"
+
+    for said in ("{}", "no json", "[]", '{"dtype": "bfloat16", "quantization_config": {}}'):
+        config.write_text(said)
+        assert chosen() == "auto", said
+    config.write_text('{"torch_dtype": "bfloat16"}')
+    assert chosen() == "float32"
+    monkeypatch.setattr(cpu_dtype, "computes_sixteen_bits", lambda: True)
+    assert chosen() == "auto"
+    config.unlink()
+    assert chosen() == "auto"
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ class Settings(RpcServiceSettings):
         default=29501, ge=1, le=65535, description="vllm: port of the leader where they meet."
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="vllm: type of weights and activations; auto: the model's own."
+        default="auto",
+        description="vllm: type of weights and activations; auto: the model's own, or float32 for "
+        "bfloat16 on an x86 CPU without AVX-512, where that fits into memory.",
     )
     quantization: str = Field(
         default="",

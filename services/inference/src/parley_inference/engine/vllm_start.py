@@ -1,5 +1,6 @@
 """What vLLM is started with, and what can be told to be impossible before it is."""
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from parley_inference.engine.adapters import Adapter, read_adapters
+from parley_inference.engine.cpu_dtype import cpu_dtype
 from parley_inference.engine.memory import available_bytes
 from parley_inference.engine.weights import BadWeights, Shape, check_folder
 from parley_kit.errors import StartupError
+
+_log = logging.getLogger(__name__)
 
 _GIB: Final = 1 << 30
 # Prompts are shared in blocks. vLLM's own choice on CPU, 128 tokens, shares no short chat's.
@@ -153,7 +157,7 @@ def engine_arguments(
         "gpu_memory_utilization": options.gpu_memory_utilization,
         "tensor_parallel_size": options.tensor_parallel,
         "pipeline_parallel_size": options.pipeline_parallel,
-        "dtype": options.dtype,
+        "dtype": dtype_of(options, on_cpu=on_cpu),
         "quantization": options.quantization or None,
         "otlp_traces_endpoint": options.otlp_endpoint or None,
     }
@@ -182,6 +186,18 @@ def engine_arguments(
             "max_lora_rank": next(known for known in _RANKS if known >= rank),
         }
     return arguments
+
+
+def dtype_of(options: VllmOptions, *, on_cpu: bool) -> str:
+    """The type of weights and activations, by vLLM's name for it."""
+    # Machines that share a model must choose alike, and each knows its own memory alone.
+    if options.dtype != "auto" or not on_cpu or options.quantization or options.nodes > 1:
+        return options.dtype
+    beside = options.kv_cache_gib * _GIB
+    chosen = cpu_dtype(Path(options.model), beside=beside, available=available_bytes())
+    if chosen != "auto":
+        _log.info("this CPU is slow in the model's own type of numbers", extra={"dtype": chosen})
+    return chosen
 
 
 def runs_eager(wanted: bool | None, *, on_cpu: bool) -> bool:
