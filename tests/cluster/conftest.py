@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,19 @@ from support.fault_table import Table
 HERE = Path(__file__).parent
 REPORTS = CHART.parents[2] / "reports"
 TABLE = pytest.StashKey[Table]()
+LOST = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what the cluster says then, before anything is undone."""
+    report = yield
+    if report.failed and report.when != "teardown" and isinstance(item, pytest.Function):
+        used = {each for each in item.funcargs.values() if isinstance(each, Cluster)}
+        report.sections += [(f"namespace {each.namespace}", each.state()) for each in used]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -74,19 +86,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def installed(images: None) -> Iterator[Cluster]:
     """The chart, installed from nothing into a namespace in which pods are restricted."""
-    made = Cluster(f"parley-{uuid.uuid4().hex[:6]}")
-    made.create()
-    try:
-        made.kubectl("apply", "-f", str(HERE / "stores.yaml"))
-        made.rolled_out("stores")
+    with kubernetes.namespace() as made:
+        made.stores(HERE / "stores.yaml")
         made.install(kubernetes.values())
         yield made
-    finally:
-        made.delete()
 
 
 @pytest.fixture
-def cluster(installed: Cluster) -> Cluster:
-    """The platform as it was installed."""
-    installed.install(kubernetes.values())
+def cluster(installed: Cluster, pytestconfig: pytest.Config) -> Cluster:
+    """The platform as it was installed, at rest; nothing, once it could not be had again."""
+    if why := pytestconfig.stash.get(LOST, ""):
+        pytest.fail(why)
+    try:
+        installed.restore(kubernetes.values())
+    except AssertionError as error:
+        pytestconfig.stash[LOST] = f"not tried: the platform did not come back before: {error}"
+        raise
     return installed

@@ -11,7 +11,7 @@ import pytest
 
 from support import cluster as kubernetes
 from support.cluster import DEPLOYMENTS, READY, RELEASE, Cluster
-from support.poll import until, until_sync
+from support.poll import until
 
 # What each component counts when it is used.
 USED = {
@@ -85,7 +85,7 @@ async def test_every_replica_is_used_as_they_come_and_go(cluster: Cluster, compo
     numbers = itertools.count()
     for replicas in (3, 1, 2):
         cluster.scale(component, replicas)
-        until_sync(partial(cluster.has, component, replicas), READY, f"{replicas} pods")
+        cluster.until(partial(cluster.has, component, replicas), f"{replicas} pods")
         before = cluster.metrics(component, USED[component])
         used = partial(all_are_used, cluster, component, before, numbers)
         await until(used, timeout=READY, what=f"all {replicas} used")
@@ -96,7 +96,7 @@ def test_a_change_of_settings_rolls_its_pods_and_no_others(cluster: Cluster) -> 
     changed = kubernetes.values()
     changed["gateway"]["settings"]["heartbeatSeconds"] = 7
     cluster.install(changed)
-    until_sync(lambda: not before["gateway"] & set(cluster.pods("gateway")), READY)
+    cluster.until(lambda: not before["gateway"] & set(cluster.pods("gateway")), "other gateways")
     for component in set(DEPLOYMENTS) - {"gateway"}:
         assert set(cluster.pods(component)) == before[component]
     pod = cluster.pods("gateway")[0]
@@ -121,7 +121,7 @@ def test_pods_of_a_tier_are_evicted_one_at_a_time(cluster: Cluster) -> None:
     with pytest.raises(AssertionError, match="disruption budget"):
         evict(second)
     cluster.rolled_out("session")
-    until_sync(lambda: "Success" in evict(second), READY)
+    cluster.until(lambda: "Success" in evict(second), "a second eviction")
     cluster.rolled_out("session")
 
 

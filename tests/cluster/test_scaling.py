@@ -11,11 +11,10 @@ from urllib.parse import quote
 import pytest
 
 from support import cluster as kubernetes
-from support.cluster import DEPLOYMENTS, READY, Cluster
+from support.cluster import DEPLOYMENTS, Cluster
 from support.disruption import under_load
 from support.fault_table import Table, percentiles
 from support.ledger import Ledger
-from support.poll import until_sync
 from support.verdict import Kind
 
 pytestmark = pytest.mark.timeout(3600)
@@ -67,7 +66,7 @@ def autoscaled(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
 
 async def test_engines_follow_the_demand(autoscaled: Cluster, table: Table) -> None:
     cluster = autoscaled
-    until_sync(lambda: _settled(cluster), READY, "one engine, and an autoscaler that can tell")
+    cluster.until(lambda: _settled(cluster), "one engine, and an autoscaler that can tell")
     [engine] = cluster.pods("inference")
     first = cluster.get("pod", engine)["status"]["podIP"]
     before: list[float] = []
@@ -77,13 +76,13 @@ async def test_engines_follow_the_demand(autoscaled: Cluster, table: Table) -> N
     with Ledger() as ledger:
 
         def strike() -> None:
-            until_sync(lambda: cluster.ready_count("inference") > 1, READY, "another engine")
+            cluster.until(lambda: cluster.ready_count("inference") > 1, "another engine")
             before.extend(_waits(ledger))
             used = f'rate(process_cpu_seconds_total{{instance="{first}:9053"}}[20s])'
             cpu.append(_asked(cluster, used))
-            until_sync(lambda: cluster.ready_count("inference") == WANTED, READY, f"{WANTED}")
+            cluster.until(lambda: cluster.ready_count("inference") == WANTED, f"{WANTED}")
             slow = _p95(before)
-            until_sync(lambda: _p95(_waits(ledger)[-WINDOW:]) < slow / 2, READY, "recovery")
+            cluster.until(lambda: _p95(_waits(ledger)[-WINDOW:]) < slow / 2, "recovery")
             after.extend(_waits(ledger)[-WINDOW:])
             assert cluster.ready_count("inference") == WANTED
 
@@ -95,7 +94,7 @@ async def test_engines_follow_the_demand(autoscaled: Cluster, table: Table) -> N
     demand = _asked(cluster, 'max(max_over_time(parley_session_engine_demand{model="sim"}[10m]))')
     assert demand > 1
     assert cpu[0] < LOW_CPU
-    until_sync(lambda: cluster.has("inference", 1), READY, "the engines to go again")
+    cluster.until(lambda: cluster.has("inference", 1), "the engines to go again")
     reasons = _rescales(cluster)
     assert any("s0-prometheus" in reason and "above target" in reason for reason in reasons)
     assert all("external metric" in r or "below target" in r for r in reasons), reasons

@@ -7,10 +7,9 @@ import httpx
 import pytest
 
 from support import cluster as kubernetes
-from support.cluster import DEPLOYMENTS, READY, RELEASE, Cluster
+from support.cluster import DEPLOYMENTS, Cluster
 from support.disruption import disrupt
 from support.fault_table import Table
-from support.poll import until_sync
 
 # A case is a minute or two; the first one may have images to build.
 pytestmark = pytest.mark.timeout(3600)
@@ -30,7 +29,7 @@ async def test_a_pod_that_is_asked_to_go_ends_by_itself(
 
     def strike() -> None:
         cluster.kubectl("delete", "pod", pod, "--wait=false")
-        until_sync(lambda: cluster.exit_code(pod) is not None, READY, f"the end of {pod}")
+        cluster.until(lambda: cluster.exit_code(pod) is not None, f"the end of {pod}")
 
     try:
         table.add(await disrupt(cluster, "pod deleted", component, strike))
@@ -75,7 +74,7 @@ async def test_a_container_hangs(cluster: Cluster, table: Table, component: str)
 
     def strike() -> None:
         with cluster.frozen(container):
-            until_sync(lambda: not cluster.ready(pod), READY, f"{pod} not ready")
+            cluster.until(lambda: not cluster.ready(pod), f"{pod} not ready")
 
     table.add(await disrupt(cluster, "container frozen", component, strike))
     cluster.rolled_out(component)
@@ -115,7 +114,7 @@ async def test_a_tier_is_scaled(cluster: Cluster, table: Table, component: str) 
     def strike() -> None:
         cluster.scale(component, 3)
         cluster.scale(component, 1)
-        until_sync(lambda: cluster.has(component, 1), READY, "one pod")
+        cluster.until(lambda: cluster.has(component, 1), "one pod")
 
     table.add(await disrupt(cluster, "scaled to 3, then to 1", component, strike))
 
@@ -128,7 +127,7 @@ async def test_an_upgrade_is_rolled_back(cluster: Cluster, table: Table) -> None
 
     def strike() -> None:
         cluster.install(new)
-        cluster.helm("rollback", RELEASE, "--wait", f"--timeout={READY}s")
+        cluster.rollback()
 
     table.add(await disrupt(cluster, "upgrade and rollback", "all but cache", strike))
 
@@ -143,8 +142,8 @@ async def test_a_store_is_away_and_back(cluster: Cluster, table: Table, containe
         cluster.kubectl(
             "exec", pod, "-c", container, "--", "python", "-c", "import os; os.kill(1, 15)"
         )
-        until_sync(lambda: cluster.restarts(pod, container) > restarts, READY, "a restart")
-        until_sync(lambda: cluster.ready(pod), READY, f"{container} to be back")
+        cluster.until(lambda: cluster.restarts(pod, container) > restarts, "a restart")
+        cluster.until(lambda: cluster.ready(pod), f"{container} to be back")
 
     table.add(await disrupt(cluster, "container restarted", container, strike))
     cluster.rolled_out("stores")

@@ -1,7 +1,6 @@
 """The release goes, and takes with it what it brought. Last: it is the other tests' release."""
 
 from support.cluster import READY, RELEASE, Cluster
-from support.poll import until_sync
 
 KINDS = (
     "deployments,replicasets,pods,services,configmaps,serviceaccounts,roles,rolebindings,"
@@ -19,7 +18,7 @@ def test_nothing_of_the_release_is_left(cluster: Cluster) -> None:
         # The pod of `helm test` stays until the next test, so that its log can be read.
         return [f"{o['kind']}/{o['metadata']['name']}" for o in found if not _of_a_test(o)]
 
-    until_sync(lambda: not left(), READY, "everything gone")
+    cluster.until(lambda: not left(), "everything gone")
 
 
 def _of_a_test(document: dict[str, dict[str, dict[str, str]]]) -> bool:

@@ -20,17 +20,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from chart_schema import CHART
 from images import PASSED_ON, labels, recipe, revision, version
 
 from parley_devstack.paths import checkout
+from support.poll import until_sync
 
+T = TypeVar("T")
 ROOT = CHART.parents[2]
 RELEASE = "parley"
 IMAGES = ("gateway", "session", "cache", "inference-base")
@@ -48,10 +52,18 @@ FINALIZER = "parley.io/held-by-a-test"
 STORES = "localhost/parley-test-stores:test"
 PROMETHEUS = "localhost/parley-test-prometheus:test"
 TAG = "test"
-# Seconds.
-COMMAND, BUILD, READY = 120, 1200, 240
+# Seconds. A look at the cluster is a process that takes CPU from what is looked at.
+COMMAND, BUILD, READY, LOOK = 120, 1200, 240, 0.5
+# Lines of a log, or of warnings, that are told of a failure.
+TOLD = 12
+# Of the release, all but the pod of `helm test`.
+OURS = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component!=test"
 
 Document = dict[str, Any]
+
+
+class Stopped(Exception):
+    """What was waited for matters no more: `Cluster.stop` is set."""
 
 
 def needed(name: str) -> str:
@@ -64,10 +76,14 @@ def needed(name: str) -> str:
 
 def run(command: Sequence[str], *, given: str | None = None, timeout: float = COMMAND) -> str:
     """Run a command to its end; what it printed. Raises AssertionError with its own words."""
-    done = subprocess.run(
-        command, input=given, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == 0, f"{shlex.join(command[:6])} …:\n{done.stdout}\n{done.stderr}"
+    name = f"{shlex.join(command[:6])} …"
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"{name}: no end within {timeout} s") from None
+    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -76,6 +92,10 @@ class Cluster:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
+        # Ends what waits in `until`.
+        self.stop = threading.Event()
+        # What the release was installed with; None: something was changed beside it.
+        self._values: Document | None = None
         needed("KUBECONFIG")
         self.helm_binary = os.environ.get("HELM") or shutil.which("helm") or ""
         if not self.helm_binary:
@@ -104,15 +124,73 @@ class Cluster:
         """Remove the namespace with all that is in it."""
         run(["kubectl", "delete", "namespace", self.namespace, "--timeout=90s"])
 
+    def stores(self, manifest: Path) -> None:
+        """Bring the stores, as an operator does."""
+        self.kubectl("apply", "-f", str(manifest))
+        self.rolled_out("stores")
+
     def install(self, values: Document, *, wait: int = READY) -> str:
         """Install the chart, or upgrade to these values, and wait until all is ready."""
+        self._values = None
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(values, file)
             file.flush()
-            return self.helm(
+            said = self.helm(
                 "upgrade", "--install", RELEASE, str(CHART), "-f", file.name,
                 "--wait", f"--timeout={wait}s", timeout=wait + 60,
             )  # fmt: skip
+        self._values = values
+        return said
+
+    def restore(self, values: Document) -> None:
+        """Have the release as it is with these values, with no pod that comes or goes."""
+        if self._values != values:
+            self.install(values)
+        self.until(self.at_rest, "every pod to be ready, and none to be going")
+
+    def rollback(self) -> None:
+        """Go back to the release's previous revision, and wait until all is ready."""
+        self._values = None
+        self.helm("rollback", RELEASE, "--wait", f"--timeout={READY}s")
+
+    def until(self, happened: Callable[[], T], what: str) -> T:
+        """Wait for something to happen to the cluster. Raises Stopped once `stop` is set."""
+
+        def look() -> T:
+            if self.stop.is_set():
+                raise Stopped(what)
+            return happened()
+
+        return until_sync(look, READY, what, longest_pause=LOOK)
+
+    def at_rest(self) -> bool:
+        """Whether every pod that the release wants is ready, and there is no other."""
+        found = self.get("deployments,pods", "-l", OURS)["items"]
+        deployments = [each for each in found if each["kind"] == "Deployment"]
+        pods = [each for each in found if each["kind"] == "Pod"]
+        wanted: int = sum(each["spec"]["replicas"] for each in deployments)
+        not_so = [each["metadata"]["name"] for each in deployments if not _is_rolled_out(each)]
+        not_so += [each["metadata"]["name"] for each in pods if not _is_ready(each)]
+        assert not not_so, f"not ready: {', '.join(not_so)}"
+        return len(pods) == wanted
+
+    def state(self) -> str:
+        """What somebody who looks for a failure's cause would ask first, as text."""
+        load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+        lines = [f"load of this machine: {load} on {os.cpu_count()} CPUs"]
+        lines += ["--- pods", *self._told("get", "pods", "-o", "wide"), "--- warnings"]
+        warnings = ("--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+        lines += self._told("get", "events", *warnings)[-TOLD:]
+        for pod in self._told("get", "pods", "-o", "name"):
+            lines += [f"--- {pod}", *self._told("logs", pod, "--all-containers", f"--tail={TOLD}")]
+        return "\n".join(lines)
+
+    def _told(self, *arguments: str) -> list[str]:
+        """The lines that kubectl says, of a failure as well."""
+        try:
+            return self.kubectl(*arguments, timeout=20).splitlines()
+        except AssertionError as error:
+            return str(error).splitlines()
 
     def pods(self, component: str) -> list[str]:
         """Names of the pods of a component that are not on their way out."""
@@ -135,11 +213,12 @@ class Cluster:
 
     def rolled_out(self, component: str) -> None:
         """Wait until a component's Deployment is as its specification wants it."""
-        name = f"deployment/{DEPLOYMENTS.get(component, component)}"
-        self.kubectl("rollout", "status", name, f"--timeout={READY}s", timeout=READY + 10)
+        name = DEPLOYMENTS.get(component, component)
+        self.until(lambda: _is_rolled_out(self.get("deployment", name)), f"{name} rolled out")
 
     def scale(self, component: str, replicas: int) -> None:
         """Scale a component, and wait until it is so; pods that are too many may still go."""
+        self._values = None
         name = f"deployment/{DEPLOYMENTS[component]}"
         self.kubectl("scale", name, f"--replicas={replicas}")
         self.rolled_out(component)
@@ -177,8 +256,7 @@ class Cluster:
 
     def ready(self, pod: str) -> bool:
         """Whether a pod is ready."""
-        conditions = self.get("pod", pod)["status"].get("conditions", [])
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return _is_ready(self.get("pod", pod))
 
     def restarts(self, pod: str, container: str) -> int:
         """How often a container of a pod was started again."""
@@ -223,6 +301,32 @@ class Cluster:
             return given
         spec = self.get("service", f"{RELEASE}-gateway")["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+
+@contextmanager
+def namespace() -> Iterator[Cluster]:
+    """A namespace while the block runs; what fails in it is told with what the cluster says."""
+    made = Cluster(f"parley-{uuid.uuid4().hex[:6]}")
+    made.create()
+    try:
+        yield made
+    except AssertionError as error:
+        error.add_note(made.state())
+        raise
+    finally:
+        made.delete()
+
+
+def _is_ready(pod: Document) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _is_rolled_out(deployment: Document) -> bool:
+    wanted, status = deployment["spec"]["replicas"], deployment["status"]
+    counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    seen: int = status.get("observedGeneration", 0)
+    return seen >= deployment["metadata"]["generation"] and counts == [wanted] * 3
 
 
 def image(tag: str, context: Path, *arguments: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
-from support.cluster import READY, Cluster
+from support.cluster import LOOK, READY, Cluster, Stopped
 from support.crowd import Crowd, Patience
 from support.evidence import collect, queued, unended
 from support.fault_table import Row, row_of
@@ -80,7 +82,10 @@ async def under_load(
     at_least: int = AT_LEAST,
     message: str = LONG,
 ) -> Struck:
-    """Have clients stream until a strike is over, which begins with `at_least` in mid-answer."""
+    """Have clients stream until a strike is over, which begins with `at_least` in mid-answer.
+
+    The strike waits by `Cluster.until`, which ends when a client has given up: Raises GaveUp.
+    """
     url = cluster.url()
     patience = Patience(silence=6.0, turn=TURN_SECONDS)
     options = {"maxTokens": 200, "timeoutSeconds": TURN_SECONDS}
@@ -94,11 +99,14 @@ async def under_load(
     async with crowd:
         talking = asyncio.create_task(talk())
         try:
-            await crowd.in_mid_answer(at_least)
+            await _while(talking, crowd.in_mid_answer(at_least))
             began = ledger.now()
-            await asyncio.to_thread(strike)
+            await _while(talking, _in_a_thread(cluster, strike))
             ended, over = ledger.now(), True
             await talking
+        except AssertionError as error:
+            error.add_note(_known(ledger))
+            raise
         finally:
             talking.cancel()
             await asyncio.wait({talking})
@@ -108,6 +116,46 @@ async def under_load(
     evidence = await _evidence(cluster, url, ledger)
     verdict = judge(ledger, evidence, log_ttl_seconds=LOG_TTL_SECONDS)
     return Struck(began, answers, evidence, verdict)
+
+
+async def _while(talking: asyncio.Task[None], waiting: Coroutine[Any, Any, object]) -> None:
+    """Wait for something while clients talk. It is cancelled when they fail, which is raised."""
+    waited = asyncio.create_task(waiting)
+    try:
+        await asyncio.wait({talking, waited}, return_when=asyncio.FIRST_COMPLETED)
+        if talking.done():
+            talking.result()
+        await waited
+    finally:
+        waited.cancel()
+        await asyncio.wait({waited})
+
+
+async def _in_a_thread(cluster: Cluster, strike: Callable[[], object]) -> None:
+    """Run a strike. Cancelled, it is stopped at its next look, so that it undoes what it did."""
+    running = asyncio.create_task(asyncio.to_thread(strike))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cluster.stop.set()
+        with suppress(Stopped, AssertionError):
+            await running
+        raise
+    finally:
+        cluster.stop.clear()
+
+
+def _known(ledger: Ledger) -> str:
+    """What clients had seen when something went wrong."""
+    readings = list(ledger.readings.values())
+    ends = Counter(f"{reading.ending} {reading.code}".rstrip() or "none" for reading in readings)
+    refusals = Counter(why for ask in ledger.asks for why in ask.refusals)
+    return (
+        f"{len(ledger.asks)} messages, {len(ledger.acknowledged_asks())} of them acknowledged; "
+        f"ends of what was read: {dict(ends)}; streams broken: "
+        f"{sum(len(reading.breaks) for reading in readings)}; "
+        f"refused most often by: {dict(refusals.most_common(5))}"
+    )
 
 
 def _in_progress(ledger: Ledger, readers: set[str], began: float, ended: float) -> list[Reading]:
@@ -135,5 +183,6 @@ async def _evidence(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:
             assert not left, left
             return True
 
-        await until(at_rest, timeout=READY, what="every run to end, and its place in the queue")
+        what = "every run to end, and its place in the queue"
+        await until(at_rest, timeout=READY, what=what, longest_pause=LOOK)
         return await collect(ledger, url=url, mongodb_uri=uri, redis_url=redis_url)

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 TIMEOUT = 5.0
 _FIRST_PAUSE = 0.001
-_LONGEST_PAUSE = 0.05
+LONGEST_PAUSE = 0.05
 
 
 class NeverHappenedError(AssertionError):
@@ -19,23 +19,33 @@ class NeverHappenedError(AssertionError):
 
 @overload
 async def until(
-    predicate: Callable[[], Awaitable[T | None]], timeout: float = ..., what: str = ...
+    predicate: Callable[[], Awaitable[T | None]],
+    timeout: float = ...,
+    what: str = ...,
+    longest_pause: float = ...,
 ) -> T: ...
 
 
 @overload
-async def until(predicate: Callable[[], T | None], timeout: float = ..., what: str = ...) -> T: ...
+async def until(
+    predicate: Callable[[], T | None],
+    timeout: float = ...,
+    what: str = ...,
+    longest_pause: float = ...,
+) -> T: ...
 
 
 async def until(
     predicate: Callable[[], T | Awaitable[T | None] | None],
     timeout: float = TIMEOUT,
     what: str = "",
+    longest_pause: float = LONGEST_PAUSE,
 ) -> T:
     """Wait until ``predicate()`` (plain or async) is true, and return what it gave.
 
     An AssertionError that it raises counts as "not yet" and is the cause of the
-    failure, if it comes to that.
+    failure, if it comes to that. `longest_pause`: seconds between two looks, for looks that
+    cost something.
     """
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
@@ -52,10 +62,15 @@ async def until(
         if time.monotonic() > deadline:
             raise NeverHappenedError(_sentence(predicate, timeout, what)) from last
         await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, longest_pause)
 
 
-def until_sync(predicate: Callable[[], T], timeout: float = TIMEOUT, what: str = "") -> T:
+def until_sync(
+    predicate: Callable[[], T],
+    timeout: float = TIMEOUT,
+    what: str = "",
+    longest_pause: float = LONGEST_PAUSE,
+) -> T:
     """Do as ``until`` where no event loop runs."""
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
@@ -69,7 +84,7 @@ def until_sync(predicate: Callable[[], T], timeout: float = TIMEOUT, what: str =
         if time.monotonic() > deadline:
             raise NeverHappenedError(_sentence(predicate, timeout, what)) from last
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, longest_pause)
 
 
 def _sentence(predicate: object, timeout: float, what: str) -> str:
