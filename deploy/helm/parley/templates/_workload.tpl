@@ -203,6 +203,8 @@ spec:
 
 {{/* Probes of a gRPC service. Liveness asks whether the process is at work, and nothing else;
      `startup`: seconds that it may take to be up, with `loads` to be ready, for the first time.
+     A start takes seconds of CPU; the bound is for a node that starts all its pods at once and has
+     little for each: a pod that is late there is made later by being started again.
      With TLS they ask the admin port instead: the kubelet's gRPC probes know plaintext alone. */}}
 {{- define "parley.grpcProbes" -}}
 {{- if .root.Values.tls.enabled -}}
@@ -212,7 +214,7 @@ startupProbe:
   grpc: {port: {{ .port }}{{ if not .loads }}, service: liveness{{ end }}}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: {{ div (default 120 .startup) 2 }}
+  failureThreshold: {{ div (default 300 .startup) 2 }}
 readinessProbe:
   grpc: {port: {{ .port }}}
   periodSeconds: 5
@@ -232,7 +234,7 @@ startupProbe:
   httpGet: {path: {{ if .loads }}/readyz{{ else }}/healthz{{ end }}, port: admin}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: {{ div (default 120 .startup) 2 }}
+  failureThreshold: {{ div (default 300 .startup) 2 }}
 readinessProbe:
   httpGet: {path: /readyz, port: admin}
   periodSeconds: 5
