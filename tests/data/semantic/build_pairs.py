@@ -3,14 +3,15 @@
 A group is one question (`?`), other wordings of it (`=`) and questions that look
 like it but need another answer (`! category`). Each wording and each trap makes a
 pair with the question; a group is one sentence pattern and gives at most five
-pairs. Where a group has two wordings and a plain content-word trap too many, the
-two wordings are paired with each other in its place, until wordings and traps are
-equal in number in each split. Run it again after every change to a group:
+pairs: of a larger one, its first two wordings and its first and last trap. Where a
+group has two wordings and a plain content-word trap too many, the two wordings are
+paired with each other in its place, until wordings and traps are equal in number in
+each split. Run it again after every change to a group:
 
     python tests/data/semantic/build_pairs.py
 
 With `--crossed FILE` it writes, elsewhere, the pairs that are left: every trap beside
-every other wording, and wordings beside each other. Such traps are no near copies.
+every wording, and wordings beside each other. Such traps are seldom near copies.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def pairs_of(groups: list[Group]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     surplus: Counter[str] = Counter()
     for group in groups:
-        surplus[group.split] += len(group.traps) - len(group.same)
+        if len(group.same) + len(group.traps) <= MAX_PAIRS:
+            surplus[group.split] += len(group.traps) - len(group.same)
     for group in groups:
         traps = list(group.traps)
         crossed: list[tuple[str, str]] = []
@@ -80,7 +82,10 @@ def pairs_of(groups: list[Group]) -> list[tuple[str, ...]]:
             crossed.append((group.same[0], group.same[1]))
             surplus[group.split] -= 2
         tail = (group.pattern, group.domain, group.language, group.split)
-        made = [(group.question, text, "1", "paraphrase", *tail) for text in group.same]
+        same = group.same
+        if len(same) + len(traps) > MAX_PAIRS:
+            same, traps = same[:2], [traps[0], traps[-1]]
+        made = [(group.question, text, "1", "paraphrase", *tail) for text in same]
         made += [(a, b, "1", "paraphrase", *tail) for a, b in crossed]
         made += [(group.question, text, "0", category, *tail) for category, text in traps]
         if len(made) > MAX_PAIRS:
@@ -90,17 +95,17 @@ def pairs_of(groups: list[Group]) -> list[tuple[str, ...]]:
 
 
 def crossed(groups: list[Group], taken: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Returns the rows that pair what a group holds besides its question, but for `taken`."""
+    """Returns the rows that pair what a group holds, but for `taken`."""
     rows: list[tuple[str, ...]] = []
     for group in groups:
         tail = (group.pattern, group.domain, group.language, group.split)
-        alike = [pair for pair in combinations(group.same, 2) if pair not in taken]
-        rows += [(a, b, "1", "paraphrase", *tail) for a, b in alike]
+        wordings = (group.question, *group.same)
+        rows += [(a, b, "1", "paraphrase", *tail) for a, b in combinations(wordings, 2)]
         rows += [
             (wording, trap, "0", category, *tail)
-            for wording, (category, trap) in product(group.same, group.traps)
+            for wording, (category, trap) in product(wordings, group.traps)
         ]
-    return rows
+    return [row for row in rows if row[:2] not in taken]
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ def test_the_command_ends_with_2_and_a_sentence(
     assert main([str(tmp_path / "none.tsv")], WordModel()) == 2
     assert "none.tsv" in capsys.readouterr().err
     assert main([str(PAIRS), "--split", "nothing"], WordModel()) == 2
-    assert "calibrate, report" in capsys.readouterr().err
+    assert "calibrate, held, report" in capsys.readouterr().err
 
 
 def test_the_json_holds_what_the_table_shows(
@@ -142,7 +142,8 @@ def test_a_calibration_is_written_read_and_used(
     assert written.provenance["split"] == "calibrate"
     assert written.provenance["wrong"]["share"] <= 0.01
     capsys.readouterr()
-    assert main([str(PAIRS), "--calibration", str(file)], WordModel()) == 0
+    arguments = [str(PAIRS), "--split", "report", "--calibration", str(file)]
+    assert main(arguments, WordModel()) == 0
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"format": 9}', '{"format": 1, "model": "m"}'])

@@ -29,7 +29,7 @@ def test_every_labelled_question_is_folded_as_by_each_pattern_in_turn(code: str)
     pack = by_code(code)
     assert pack is not None
     rules = patterns(read_lines(f"{code}_folds.txt"))
-    pairs = read_pairs(PAIRS).pairs[:: 4 if code == "en" else 1]
+    pairs = read_pairs(PAIRS).of_split("calibrate").pairs[:: 4 if code == "en" else 1]
     lowered = {texts.tidy(text).lower() for pair in pairs for text in (pair.text_a, pair.text_b)}
     mine = [text for text in lowered if guess(text) == code]
 
