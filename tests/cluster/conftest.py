@@ -43,7 +43,7 @@ def pytest_terminal_summary(
 ) -> None:
     """Print the tables; that of tests and their times is written here."""
     made = config.stash.get(TABLE, None)
-    if made is not None and made.rows:
+    if made is not None and (made.rows or made.notes):
         terminalreporter.section("disruptions on the cluster")
         terminalreporter.write_line(made.markdown())
     times = _times(terminalreporter)

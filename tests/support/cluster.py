@@ -121,8 +121,8 @@ class Cluster:
         run(["kubectl", "label", "namespace", self.namespace, level])
 
     def delete(self) -> None:
-        """Remove the namespace with all that is in it."""
-        run(["kubectl", "delete", "namespace", self.namespace, "--timeout=90s"])
+        """Have the cluster remove the namespace with all that is in it, which takes it a while."""
+        run(["kubectl", "delete", "namespace", self.namespace, "--wait=false"])
 
     def stores(self, manifest: Path) -> None:
         """Bring the stores, as an operator does."""
