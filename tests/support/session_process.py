@@ -85,22 +85,22 @@ async def session_replica(
     environment: dict[str, str], log: Path
 ) -> AsyncIterator[tuple[SessionProcess, Client]]:
     """A session replica as a process, ready, with a fleet."""
-    process = SessionProcess(environment, log)
-    await process.start()
-    channel = open_channel(f"127.0.0.1:{process.port}")
-    client = Client(channel)
+    async with contextlib.AsyncExitStack() as exits:
+        process = SessionProcess(environment, log)
+        # Also of one that does not come to listen.
+        exits.push_async_callback(process.end, signal.SIGKILL)
+        await process.start()
+        channel = open_channel(f"127.0.0.1:{process.port}")
+        exits.push_async_callback(channel.close)
+        client = Client(channel)
 
-    async def ready() -> bool:
-        with contextlib.suppress(ServiceError):
-            return len((await client.call("ListModels", pb.ListModelsRequest())).models) > 0
-        return False
+        async def ready() -> bool:
+            with contextlib.suppress(ServiceError):
+                return len((await client.call("ListModels", pb.ListModelsRequest())).models) > 0
+            return False
 
-    try:
         await until(ready, START_SECONDS, "a session with a fleet")
         yield process, client
-    finally:
-        await channel.close()
-        await process.end(signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager
