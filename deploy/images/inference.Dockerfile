@@ -9,9 +9,10 @@ ARG PIP_INDEX_URL
 ARG PIP_CERT
 WORKDIR /build
 COPY requirements/build.txt requirements/inference-${VARIANT}.txt ./
+# The lock names all that is installed, and leaves out what some of it asks for and never uses.
 RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r build.txt \
  && python -m venv /opt/parley \
- && /opt/parley/bin/pip install --no-cache-dir --no-compile --require-hashes -r inference-${VARIANT}.txt
+ && /opt/parley/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes -r inference-${VARIANT}.txt
 COPY proto proto
 COPY services/kit services/kit
 COPY services/inference services/inference
