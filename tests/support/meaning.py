@@ -24,7 +24,7 @@ from parley_cache.model import Offer, Query
 from parley_cache.semantic.calibration import Calibration
 from parley_cache.semantic.embedding import Embedder, Vector
 from parley_cache.semantic.score import FEATURES
-from parley_cache.semantic.verdict import SecondCheck
+from parley_cache.semantic.verdict import PairJudge, SecondCheck
 from parley_cache.shelf_life import Expiry
 from parley_cache.store.base import CacheStore, Limits
 from parley_cache.store.memory import MemoryStore
@@ -115,6 +115,7 @@ async def semantic_world(
     store: CacheStore | None = None,
     model: WordModel | None = None,
     *,
+    judge: PairJudge | None = None,
     least_askers: int = 3,
     expiry: Expiry | None = None,
     clock: Clock | None = None,
@@ -137,6 +138,7 @@ async def semantic_world(
         writer=writer,
         embedder=embedder,
         check=SecondCheck(calibration(model)),
+        judge=judge,
         rules=TierRules(embedding_seconds=5.0, **rules),  # type: ignore[arg-type]
     )
     admission = AdmissionRules(

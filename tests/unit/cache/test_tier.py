@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -47,6 +48,34 @@ async def test_a_paraphrase_is_given_the_answer_with_similarity_and_reason() -> 
         assert 0.5 < found.similarity <= 1.0
         exact = await look(world, query(ASKED))
         assert (exact.verdict, exact.similarity) == (Verdict.EXACT, None)
+
+
+class Refusing:
+    """A cross-encoder that gives one estimate; notes what it was asked."""
+
+    def __init__(self, estimate: float) -> None:
+        self.estimate = estimate
+        self.asked: list[str] = []
+
+    def judge(self, question: str, candidates: Sequence[str]) -> list[float]:
+        self.asked += candidates
+        return [self.estimate for _ in candidates]
+
+
+@pytest.mark.parametrize(("estimate", "served"), [(0.9, True), (0.1, False), (float("nan"), False)])
+async def test_a_cross_encoder_may_refuse_what_the_check_lets_through(
+    estimate: float, served: bool
+) -> None:
+    judge = Refusing(estimate)
+    async with semantic_world(judge=judge) as world:
+        await keep(world, query(ASKED))
+        found = await look(world, query(ALIKE))
+        assert (found.verdict is Verdict.SEMANTIC) is served
+        assert served or found.reason == "cross_encoder"
+        assert judge.asked == [ASKED]
+        # The very same words need no judge.
+        assert (await look(world, query(ASKED.lower()))).entry is not None
+        assert judge.asked == [ASKED]
 
 
 async def test_where_it_is_not_allowed_only_the_very_question_is_answered() -> None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -116,44 +115,3 @@ def test_no_candidates_are_no_verdict() -> None:
 
 def test_vectors_of_different_length_are_not_alike() -> None:
     assert dot((1.0, 0.0), (1.0,)) == 0.0
-
-
-class Refusing:
-    """A judge that refuses what it is told to; notes what it was asked."""
-
-    def __init__(self, estimate: float) -> None:
-        self.estimate = estimate
-        self.asked: list[str] = []
-
-    def judge(self, question: str, candidates: Sequence[str]) -> list[float]:
-        self.asked += candidates
-        return [self.estimate for _ in candidates]
-
-
-@pytest.mark.parametrize(("estimate", "served"), [(0.9, True), (0.1, False)])
-def test_a_judge_may_refuse_what_the_rules_let_through_and_no_more(
-    estimate: float, served: bool
-) -> None:
-    judge = Refusing(estimate)
-    check = SecondCheck(read_calibration(), judge=judge)
-    near = Candidate("near", "How can I reset my router?", (1.0, 0.0))
-    trap = Candidate("trap", "How do I not reset my router?", (1.0, 0.0))
-
-    chosen, verdict = check.choose("How do I reset my router?", (1.0, 0.0), [trap, near])
-
-    assert (chosen is near) is served
-    assert judge.asked == [near.question]
-    assert verdict is not None
-    assert served or verdict.reason == "cross_encoder"
-
-
-def test_the_very_same_words_need_no_judge() -> None:
-    judge = Refusing(0.0)
-    same = Candidate("same", "how do I reset my router", (1.0, 0.0))
-
-    chosen, _ = SecondCheck(read_calibration(), judge=judge).choose(
-        "How do I reset my router?", (1.0, 0.0), [same]
-    )
-
-    assert chosen is same
-    assert judge.asked == []

@@ -130,7 +130,7 @@ class CacheSettings(RpcServiceSettings):
     )
     semantic: Literal["auto", "on", "off"] = Field(
         default="off",
-        description="Match questions by meaning too (docs/adr/0025 says why that is not the "
+        description="Match questions by meaning too (docs/adr/0027 says why that is not the "
         "default); auto: where the embedding model is there; on: do not start without.",
     )
     embedding_model: str = Field(

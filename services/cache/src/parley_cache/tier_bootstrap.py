@@ -25,6 +25,7 @@ from parley_cache.index.writer import IndexWriter
 from parley_cache.semantic.calibration import Calibration, CalibrationError, read_calibration
 from parley_cache.semantic.cross_encoder import OnnxCrossEncoder
 from parley_cache.semantic.embedding import Embedder, Model, ModelError, OnnxModel
+from parley_cache.semantic.judge.trained import TrainedJudge
 from parley_cache.semantic.verdict import SecondCheck
 from parley_cache.store.base import CacheStore
 from parley_cache.store.redis_client import Client, open_client
@@ -91,7 +92,7 @@ async def semantic_tier(
     if loaded is None or embedder is None:
         yield None
         return
-    found, calibration = loaded
+    found, calibration, check = loaded
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(embedder.stop)
         client = open_client(
@@ -114,7 +115,7 @@ async def semantic_tier(
             index=index,
             writer=writer,
             embedder=embedder,
-            check=SecondCheck(calibration, found.vocabulary),
+            check=check,
             judge=judge,
             rules=TierRules(
                 nominees=settings.nominees,
@@ -131,8 +132,10 @@ async def semantic_tier(
         yield tier
 
 
-def _load(settings: CacheSettings, model: Model | None) -> tuple[Model, Calibration] | None:
-    """Load the model and its calibration, blocking; None where the tier is off."""
+def _load(
+    settings: CacheSettings, model: Model | None
+) -> tuple[Model, Calibration, SecondCheck] | None:
+    """Load the model, its calibration and the check, blocking; None where the tier is off."""
     if settings.semantic == "off":
         _log.info("the exact tier serves alone", extra={"why": "the semantic tier is off"})
         return None
@@ -147,7 +150,10 @@ def _load(settings: CacheSettings, model: Model | None) -> tuple[Model, Calibrat
         raise CalibrationError(
             f"The calibration is of {calibration.model}, the model is {model.identity}."
         )
-    return model, calibration
+    trained = None
+    if calibration.judge is not None and settings.embedding_model:
+        trained = TrainedJudge(Path(settings.embedding_model), model.identity)
+    return model, calibration, SecondCheck(calibration, model.vocabulary, judge=trained)
 
 
 def _judge(settings: CacheSettings) -> OnnxCrossEncoder | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from parley_cache.semantic.score import FEATURES
+from parley_cache.semantic.score import FEATURES, probability
 
 FORMAT = 1
 SHIPPED = "minilm-l6-v2-int8.json"
@@ -21,11 +21,34 @@ class CalibrationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeCalibration:
+    """How the trained judge's logit and the rules' reasons make one score, in English.
+
+    `identity`: the judge it was made for. `reasons`: the weight of each reason that a
+    pair may have and still be served; any other keeps a pair apart, as without a judge.
+    """
+
+    identity: str
+    logit: float
+    reasons: Mapping[str, float]
+    bias: float
+    threshold: float
+    provenance: Mapping[str, Any]
+
+    def score(self, logit: float, reasons: Collection[str]) -> float:
+        """Returns the estimate, 0 to 1, that a pair of these reasons means the same."""
+        given = [1.0 for _ in reasons]
+        weights = [self.reasons[reason] for reason in reasons]
+        return probability((logit, *given), (self.logit, *weights), self.bias)
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Weights and thresholds of one embedding model, with their provenance.
 
     `cosine_floor`: pairs below it are not looked at. `threshold`: the least score
-    that is served. `provenance`: data set, its hash, split, date, figures.
+    that is served. `provenance`: data set, its hash, split, date, figures. `judge`:
+    where a trained judge is asked too.
     """
 
     model: str
@@ -34,6 +57,7 @@ class Calibration:
     threshold: float
     cosine_floor: float
     provenance: Mapping[str, Any]
+    judge: JudgeCalibration | None = None
 
     def write(self, path: Path) -> None:
         """Writes the file."""
@@ -75,10 +99,26 @@ def _parsed(body: Any, name: str) -> Calibration:
             threshold=float(body["threshold"]),
             cosine_floor=float(body["cosine_floor"]),
             provenance=dict(body["provenance"]),
+            judge=_judge(body["judge"]) if body.get("judge") else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CalibrationError(f"{name} lacks or misstates {error}.") from error
     values = (*found.weights, found.bias, found.threshold, found.cosine_floor)
-    if not all(map(math.isfinite, values)) or not 0 < found.threshold <= 1:
+    if found.judge is not None:
+        judge = found.judge
+        values = (*values, judge.logit, judge.bias, judge.threshold, *judge.reasons.values())
+    thresholds = [found.threshold, found.judge.threshold if found.judge else 1.0]
+    if not all(map(math.isfinite, values)) or not all(0 < least <= 1 for least in thresholds):
         raise CalibrationError(f"{name} holds numbers that cannot be used.")
     return found
+
+
+def _judge(body: Any) -> JudgeCalibration:
+    return JudgeCalibration(
+        identity=str(body["identity"]),
+        logit=float(body["logit"]),
+        reasons={str(name): float(weight) for name, weight in body["reasons"].items()},
+        bias=float(body["bias"]),
+        threshold=float(body["threshold"]),
+        provenance=dict(body["provenance"]),
+    )

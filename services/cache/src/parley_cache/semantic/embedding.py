@@ -91,11 +91,7 @@ class OnnxModel:
                 raise ModelError(
                     f"{file} is missing; `parley_devstack.embedding_model` fetches it."
                 )
-        digest = hashlib.sha256()
-        for file in (model, tokenizer):
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        self._identity = f"{name}:{digest.hexdigest()[:16]}"
+        self._identity = file_identity(folder, name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -144,6 +140,15 @@ class OnnxModel:
         pooled = (hidden * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1.0)
         length = np.linalg.norm(pooled, axis=1, keepdims=True)
         return np.asarray(pooled / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def file_identity(folder: Path, name: str = "minilm-l6-v2-int8") -> str:
+    """Returns `name` and the first 16 hex digits of the files' SHA-256. Raises OSError."""
+    digest = hashlib.sha256()
+    for file in (folder / "model.onnx", folder / "tokenizer.json"):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"{name}:{digest.hexdigest()[:16]}"
 
 
 def check_model(model: Model) -> None:

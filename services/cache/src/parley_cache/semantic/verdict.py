@@ -10,7 +10,7 @@ from typing import Protocol
 
 from parley_cache.semantic.alignment import align
 from parley_cache.semantic.analysis import Analysis, analyse
-from parley_cache.semantic.calibration import Calibration
+from parley_cache.semantic.calibration import Calibration, CalibrationError
 from parley_cache.semantic.checks.rules import RULES
 from parley_cache.semantic.score import features, probability
 
@@ -41,19 +41,52 @@ class Candidate:
 
 
 class PairJudge(Protocol):
-    """A costlier judge of two questions, asked after the rules: a cross-encoder."""
+    """A judge that may only refuse, asked last: a cross-encoder."""
 
     def judge(self, question: str, candidates: Sequence[str]) -> list[float]:
         """Returns an estimate, 0 to 1, for each candidate. Blocking."""
         ...
 
 
+class TrainedPairs(Protocol):
+    """A judge whose logit is weighed against the rules' reasons."""
+
+    @property
+    def identity(self) -> str:
+        """Says which judge this is."""
+        ...
+
+    def logit(self, first: str, second: str) -> float:
+        """Returns the log odds that two questions mean the same. Blocking, symmetric."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A pair that the rules leave to the trained judge, with their reasons."""
+
+    first: str
+    second: str
+    reasons: tuple[str, ...]
+    cosine: float
+
+
+# Nominees that the trained judge is asked about in one look-up, the nearest first.
+MOST_JUDGED = 3
+_OTHER_WORDS = "other_words"
+# The same words with other parts to play: worse than a part that reworded text may hide.
+_ONLY_SWAPPED = "only_swapped"
+_SWAPS = frozenset(("role_swap", "direction"))
+_JUDGED_LANGUAGE = "en"
+
+
 class SecondCheck:
     """Compares two questions for what their embeddings miss.
 
     Pure and bounded: about half a millisecond where one question is new, a fifth where
-    both are known, ten for a hostile text. A `judge` may only refuse what the rules and
-    the score let through.
+    both are known, ten for a hostile text. With a trained `judge`, English pairs that
+    the rules leave open take its time as well: call it off the event loop then.
+    Raises CalibrationError where the calibration is for another judge.
     """
 
     def __init__(
@@ -61,28 +94,20 @@ class SecondCheck:
         calibration: Calibration,
         vocabulary: Collection[str] = (),
         *,
-        judge: PairJudge | None = None,
-        judge_threshold: float = 0.5,
+        judge: TrainedPairs | None = None,
     ) -> None:
+        if judge is not None and (
+            calibration.judge is None or calibration.judge.identity != judge.identity
+        ):
+            raise CalibrationError(f"The calibration is not for the judge {judge.identity}.")
         self._calibration = calibration
         self._vocabulary = vocabulary
         self._judge = judge
-        self._judge_threshold = judge_threshold
 
     def compare(self, question: str, stored: str, cosine: float, *, brief: bool = False) -> Verdict:
         """Judges one pair; `brief` ends at the first reason. Symmetric. Never raises."""
-        cosine = cosine if math.isfinite(cosine) else 0.0
-        first, second = sorted((question, stored))
-        a, b = analyse(first), analyse(second)
-        if a.bare == b.bare and a.code == b.code and (a.bare or first == second):
-            return Verdict(True, "same_words", (), cosine, 1.0)
-        if not a.whole or not b.whole:
-            return _apart("too_long_to_compare", cosine)
-        if a.pack is None or b.pack is None:
-            return _apart("unknown_language", cosine)
-        if cosine < self._calibration.cosine_floor:
-            return _apart("not_similar", cosine)
-        return self._weigh(a, b, cosine, brief=brief)
+        found = self._ruled(question, stored, cosine, brief=brief)
+        return self._judged(found) if isinstance(found, _Open) else found
 
     def choose(
         self, question: str, vector: Sequence[float], candidates: Sequence[Candidate]
@@ -90,39 +115,80 @@ class SecondCheck:
         """Returns the best candidate that asks the same, with its verdict.
 
         Where none does: None and the verdict on the nearest, for the miss's reason.
-        The cosine is computed here, in double precision. With a `judge` the call takes
-        the judge's time and raises what it raises: call it off the event loop.
+        The cosine is computed here, in double precision. At most MOST_JUDGED of the
+        candidates are put to the trained judge.
         """
-        judged = [
-            (self.compare(question, c.question, dot(vector, c.vector), brief=True), c)
+        ruled = [
+            (self._ruled(question, c.question, dot(vector, c.vector), brief=True), c)
             for c in candidates
         ]
+        left = MOST_JUDGED
+        judged: list[tuple[Verdict, Candidate]] = []
+        for found, candidate in sorted(ruled, key=lambda one: -one[0].cosine):
+            if isinstance(found, _Open):
+                verdict = self._judged(found) if left else _apart("not_judged", found.cosine)
+                left = max(0, left - 1)
+            else:
+                verdict = found
+            judged.append((verdict, candidate))
         agreed = [(v, c) for v, c in judged if v.same]
-        if agreed and self._judge is not None:
-            agreed, judged = self._heard(self._judge, question, agreed)
         if agreed:
             best, candidate = max(agreed, key=lambda found: (found[0].score, found[0].cosine))
             return candidate, best
         nearest = max((v for v, _ in judged), key=lambda v: v.cosine, default=None)
         return None, nearest
 
-    def _heard(
-        self, judge: PairJudge, question: str, agreed: list[tuple[Verdict, Candidate]]
-    ) -> tuple[list[tuple[Verdict, Candidate]], list[tuple[Verdict, Candidate]]]:
-        """Leaves only what the judge lets stand; it is not asked of the very same words."""
-        asked = [(v, c) for v, c in agreed if v.reason != "same_words"]
-        estimates = judge.judge(question, [c.question for _, c in asked])
-        refused = {
-            c.entry_id
-            for (_, c), estimate in zip(asked, estimates, strict=True)
-            if estimate < self._judge_threshold
-        }
-        left = [(v, c) for v, c in agreed if c.entry_id not in refused]
-        heard = [
-            (_apart("cross_encoder", v.cosine) if c.entry_id in refused else v, c)
-            for v, c in agreed
-        ]
-        return left, heard
+    def reasons_of(self, question: str, stored: str, cosine: float) -> tuple[str, ...] | None:
+        """Returns all reasons of a pair that a trained judge may be asked about, else None."""
+        a, b = (analyse(text) for text in sorted((question, stored)))
+        if a.bare == b.bare or self._incomparable(a, b, cosine) or not _judgeable(a, b):
+            return None
+        return self._reasons(a, b)
+
+    def _ruled(self, question: str, stored: str, cosine: float, *, brief: bool) -> Verdict | _Open:
+        cosine = cosine if math.isfinite(cosine) else 0.0
+        first, second = sorted((question, stored))
+        a, b = analyse(first), analyse(second)
+        if a.bare == b.bare and a.code == b.code and (a.bare or first == second):
+            return Verdict(True, "same_words", (), cosine, 1.0)
+        refusal = self._incomparable(a, b, cosine)
+        if refusal:
+            return _apart(refusal, cosine)
+        if self._judge is None or not _judgeable(a, b):
+            return self._weigh(a, b, cosine, brief=brief)
+        reasons = self._reasons(a, b)
+        known = self._calibration.judge.reasons if self._calibration.judge else {}
+        final = [reason for reason in reasons if reason not in known]
+        if final:
+            return Verdict(False, final[0], reasons, cosine, 0.0)
+        return _Open(first, second, reasons, cosine)
+
+    def _incomparable(self, a: Analysis, b: Analysis, cosine: float) -> str:
+        if not a.whole or not b.whole:
+            return "too_long_to_compare"
+        if a.pack is None or b.pack is None:
+            return "unknown_language"
+        return "not_similar" if cosine < self._calibration.cosine_floor else ""
+
+    def _reasons(self, a: Analysis, b: Analysis) -> tuple[str, ...]:
+        pair = align(a, b, self._vocabulary)
+        found = [reason for rule in RULES if (reason := rule(a, b, pair))]
+        if pair.left or pair.right:
+            found.append(_OTHER_WORDS)
+        elif not _SWAPS.isdisjoint(found):
+            found.append(_ONLY_SWAPPED)
+        return tuple(dict.fromkeys(found))
+
+    def _judged(self, pair: _Open) -> Verdict:
+        calibration = self._calibration.judge
+        if self._judge is None or calibration is None:
+            return _apart("not_judged", pair.cosine)
+        logit = self._judge.logit(pair.first, pair.second)
+        score = calibration.score(logit, pair.reasons) if math.isfinite(logit) else 0.0
+        if score >= calibration.threshold:
+            return Verdict(True, "same_meaning", pair.reasons, pair.cosine, score)
+        reasons = pair.reasons or ("trained_judge",)
+        return Verdict(False, reasons[0], reasons, pair.cosine, score)
 
     def _weigh(self, a: Analysis, b: Analysis, cosine: float, *, brief: bool) -> Verdict:
         pair = align(a, b, self._vocabulary)
@@ -133,12 +199,17 @@ class SecondCheck:
         if pair.left or pair.right:
             # On pairs seen for the first time, one in ten of those that a score let
             # through with a word to spare was wrong: a word too many is a miss.
-            return _apart("other_words", cosine)
+            return _apart(_OTHER_WORDS, cosine)
         values = features(a, b, pair, cosine)
         score = probability(values, self._calibration.weights, self._calibration.bias)
         if score >= self._calibration.threshold:
             return Verdict(True, "same_meaning", (), cosine, score)
         return Verdict(False, "low_score", ("low_score",), cosine, score)
+
+
+def _judgeable(a: Analysis, b: Analysis) -> bool:
+    """The judge learnt from English alone."""
+    return a.pack is not None and a.pack is b.pack and a.pack.code == _JUDGED_LANGUAGE
 
 
 def dot(a: Sequence[float], b: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from parley_cache.semantic.calibration import CalibrationError, read_calibration
@@ -14,6 +15,9 @@ from parley_cache.semantic.embedding import Model, ModelError, OnnxModel, check_
 from parley_cache.semantic.evaluation.judging import calibrate, judge
 from parley_cache.semantic.evaluation.pairs import PairsError, read_pairs
 from parley_cache.semantic.evaluation.report import as_svg, as_text, figures
+from parley_cache.semantic.evaluation.weighing import weigh
+from parley_cache.semantic.judge.trained import TrainedJudge
+from parley_cache.semantic.judge.weights import read_trained
 
 MODEL_VARIABLE = "PARLEY_CACHE_EMBEDDING_MODEL"
 
@@ -42,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="fit to the pairs, write FILE, and judge by it",
     )
+    line.add_argument(
+        "--weigh",
+        type=Path,
+        metavar="FILE",
+        help="fit the trained judge's part to pairs that it has not seen, write FILE, judge by it",
+    )
+    line.add_argument("--rules-alone", action="store_true", help="ask no trained judge")
     line.add_argument(
         "--most-wrong",
         type=float,
@@ -74,6 +85,7 @@ def _run(options: argparse.Namespace, model: Model | None) -> int:
             raise ModelError(f"Name the embedding model's folder: --model or {MODEL_VARIABLE}.")
         model = OnnxModel(options.model)
         check_model(model)
+    trained = _trained(options, model)
     if options.calibrate is not None:
         calibration = calibrate(model, pairs, options.split, options.most_wrong)
         calibration.write(options.calibrate)
@@ -84,7 +96,21 @@ def _run(options: argparse.Namespace, model: Model | None) -> int:
                 f"The calibration is of {calibration.model}, the model is {model.identity}: "
                 "the figures are not those of a calibrated cache.\n"
             )
-    judged = judge(model, pairs, calibration)
+    if options.weigh is not None:
+        if trained is None:
+            raise ModelError("There is no trained judge to be weighed for this model.")
+        calibration = weigh(
+            model,
+            trained,
+            pairs,
+            calibration,
+            split=options.split,
+            most_wrong=options.most_wrong,
+        )
+        calibration.write(options.weigh)
+    if trained is None:
+        calibration = replace(calibration, judge=None)
+    judged = judge(model, pairs, calibration, trained if calibration.judge else None)
     found = figures(judged, calibration, options.split)
     sys.stdout.write(
         json.dumps(found, indent=2, ensure_ascii=False) if options.json else as_text(found)
@@ -99,3 +125,13 @@ def _run(options: argparse.Namespace, model: Model | None) -> int:
                 f"{pair.category}\t{verdict.score:.3f}\t{pair.text_a}\t{pair.text_b}\n"
             )
     return 0
+
+
+def _trained(options: argparse.Namespace, model: Model) -> TrainedJudge | None:
+    """Returns the judge that is shipped, where it was trained upon this model."""
+    if options.model is None or options.rules_alone:
+        return None
+    found = read_trained()
+    if found.model != model.identity:
+        return None
+    return TrainedJudge(options.model, model.identity, found)

@@ -17,7 +17,7 @@ from parley_cache.semantic.embedding import Model
 from parley_cache.semantic.evaluation.figures import at, best, curve
 from parley_cache.semantic.evaluation.pairs import Pair, PairSet
 from parley_cache.semantic.score import FEATURES, SIGNS, features
-from parley_cache.semantic.verdict import SecondCheck, Verdict
+from parley_cache.semantic.verdict import SecondCheck, TrainedPairs, Verdict
 
 _BATCH = 32
 # Below it an index does not nominate, and nothing is worth a look.
@@ -73,9 +73,11 @@ def cosines(model: Model, pairs: PairSet) -> tuple[float, ...]:
     )
 
 
-def judge(model: Model, pairs: PairSet, calibration: Calibration) -> Judged:
+def judge(
+    model: Model, pairs: PairSet, calibration: Calibration, trained: TrainedPairs | None = None
+) -> Judged:
     """Judges every pair as the service would."""
-    check = SecondCheck(calibration, model.vocabulary)
+    check = SecondCheck(calibration, model.vocabulary, judge=trained)
     found = cosines(model, pairs)
     verdicts = tuple(
         check.compare(pair.text_a, pair.text_b, cosine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from parley_cache.semantic.calibration import Calibration
@@ -18,7 +19,8 @@ def figures(judged: Judged, calibration: Calibration, split: str) -> dict[str, A
     same = judged.same
     ways = {"cosine": list(judged.cosines), "verdict": judged.scores}
     curves = {name: curve(scores, same) for name, scores in ways.items()}
-    shipped = at(judged.scores, same, calibration.threshold)
+    served = [verdict.same for verdict in judged.verdicts]
+    shipped = at([float(one) for one in served], same, 1.0)
     return {
         "set": judged.pairs.name,
         "sha256": judged.pairs.sha256,
@@ -27,7 +29,8 @@ def figures(judged: Judged, calibration: Calibration, split: str) -> dict[str, A
         "same": sum(same),
         "model": calibration.model,
         "calibration": dict(calibration.provenance),
-        "as_shipped": _point(shipped),
+        "judge": _judge(calibration),
+        "as_shipped": _point(replace(shipped, threshold=_threshold(calibration))),
         "limits": {
             f"{limit:g}": {name: _point(best(points, limit)) for name, points in curves.items()}
             for limit in LIMITS
@@ -39,6 +42,17 @@ def figures(judged: Judged, calibration: Calibration, split: str) -> dict[str, A
             for name, points in curves.items()
         },
     }
+
+
+def _threshold(calibration: Calibration) -> float:
+    """The one that counts in English."""
+    return calibration.judge.threshold if calibration.judge else calibration.threshold
+
+
+def _judge(calibration: Calibration) -> dict[str, Any] | None:
+    if calibration.judge is None:
+        return None
+    return {"identity": calibration.judge.identity, **calibration.judge.provenance}
 
 
 def _categories(judged: Judged) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,165 @@
+"""Fits how much a rule's reason weighs against the trained judge's logit.
+
+On pairs that the judge was not trained on. The threshold is taken from scores that are
+cross-fitted: each fold of the questions is scored by weights fitted to the others.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from parley_cache.semantic.calibration import Calibration, JudgeCalibration
+from parley_cache.semantic.embedding import Model
+from parley_cache.semantic.evaluation.judging import cosines
+from parley_cache.semantic.evaluation.pairs import PairSet
+from parley_cache.semantic.verdict import SecondCheck, TrainedPairs
+
+FOLDS = 5
+# A reason that fewer paraphrases have keeps a pair apart, as without a judge.
+LEAST_SEEN = 15
+_SHRINKAGE = 3.0
+_LEAST_HITS = 40
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A pair that is left to the judge once its reasons only weigh."""
+
+    place: int
+    same: bool
+    fold: int
+    reasons: tuple[str, ...]
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    logit: float
+    reasons: dict[str, float]
+    bias: float
+
+    def scores(self, left: Sequence[Left]) -> Floats:
+        made = JudgeCalibration("", self.logit, self.reasons, self.bias, 1.0, {})
+        known = (item if set(item.reasons) <= set(self.reasons) else None for item in left)
+        return np.array([made.score(k.logit, k.reasons) if k else 0.0 for k in known])
+
+
+def left_open(
+    model: Model, trained: TrainedPairs, pairs: PairSet, calibration: Calibration
+) -> list[Left]:
+    """Returns the English pairs that no length or distance keeps from the judge."""
+    check = SecondCheck(calibration, model.vocabulary)
+    found: list[Left] = []
+    for place, (pair, cosine) in enumerate(zip(pairs.pairs, cosines(model, pairs), strict=True)):
+        reasons = check.reasons_of(pair.text_a, pair.text_b, cosine)
+        if reasons is not None:
+            logit = trained.logit(pair.text_a, pair.text_b)
+            fold = hashlib.sha256(min(pair.text_a, pair.text_b).encode()).digest()[0] % FOLDS
+            found.append(Left(place, pair.same, fold, reasons, logit))
+    return found
+
+
+def weigh(
+    model: Model,
+    trained: TrainedPairs,
+    pairs: PairSet,
+    calibration: Calibration,
+    *,
+    split: str,
+    most_wrong: float,
+) -> Calibration:
+    """Returns `calibration` with weights for `trained`, and the lowest threshold allowed.
+
+    Wrong per hit counts as many traps as paraphrases. Raises ValueError where no
+    threshold keeps it at `most_wrong`.
+    """
+    left = left_open(model, trained, pairs, calibration)
+    if len({item.same for item in left}) < 2:
+        raise ValueError("No English pairs of both labels are left to the judge: nothing to fit.")
+    scores = np.zeros(len(left))
+    for fold in range(FOLDS):
+        others = [item for item in left if item.fold != fold]
+        mine = [n for n, item in enumerate(left) if item.fold == fold]
+        if mine and len({item.same for item in others}) == 2:
+            scores[mine] = _fit(others).scores([left[n] for n in mine])
+    same = np.array([item.same for item in left])
+    threshold, served, wrong = _threshold(scores, same, most_wrong)
+    whole = _fit(left)
+    provenance = {
+        "set": pairs.name,
+        "sha256": pairs.sha256,
+        "split": split or "all",
+        "pairs": len(left),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "most_wrong": most_wrong,
+        "served": round(served, 4),
+        "wrong_per_hit": round(wrong, 4),
+    }
+    judge = JudgeCalibration(
+        trained.identity, whole.logit, whole.reasons, whole.bias, threshold, provenance
+    )
+    return replace(calibration, judge=judge)
+
+
+def _fit(left: Sequence[Left]) -> _Fit:
+    """Fits a logistic model by Newton's method; both labels count the same.
+
+    A reason may only pull apart: one that would pull together weighs nothing.
+    """
+    seen = Counter(reason for item in left if item.same for reason in item.reasons)
+    names = sorted(name for name, count in seen.items() if count >= LEAST_SEEN)
+    rows = np.array(
+        [[item.logit, *(float(name in item.reasons) for name in names), 1.0] for item in left]
+    )
+    same = np.array([item.same for item in left], dtype=np.float64)
+    weight = np.where(same > 0, 0.5 / same.mean(), 0.5 / (1 - same.mean()))
+    free = np.ones(rows.shape[1], dtype=bool)
+    found = np.zeros(rows.shape[1])
+    shrink = np.full(rows.shape[1], _SHRINKAGE)
+    shrink[[0, -1]] = 1e-3
+    for _ in range(len(names) + 1):
+        found = np.zeros(rows.shape[1])
+        for _ in range(50):
+            estimate = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))
+            slope = rows.T @ (weight * (same - estimate)) - shrink * found
+            curve = (rows.T * (weight * estimate * (1 - estimate))) @ rows + np.diag(shrink)
+            found[free] += np.linalg.solve(curve[np.ix_(free, free)], slope[free])
+        wrong = free & (found > 0)
+        wrong[[0, -1]] = False
+        if not wrong.any():
+            break
+        free &= ~wrong
+    weights = {name: round(float(w), 4) for name, w in zip(names, found[1:-1], strict=True)}
+    return _Fit(round(float(found[0]), 4), weights, round(float(found[-1]), 4))
+
+
+def _threshold(
+    scores: Floats, same: npt.NDArray[np.bool_], most_wrong: float
+) -> tuple[float, float, float]:
+    """Returns the lowest threshold allowed, and its served and wrong shares.
+
+    Wrong per hit counts as many traps as paraphrases.
+    """
+    order = np.argsort(-scores, kind="stable")
+    right = np.cumsum(same[order])
+    traps = np.cumsum(~same[order]) * (same.sum() / max((~same).sum(), 1))
+    hits = right + traps
+    wrong = traps / np.maximum(hits, 1e-9)
+    last = np.append(np.diff(scores[order]) != 0, True)
+    allowed = np.flatnonzero(
+        (wrong <= most_wrong) & last & (right >= _LEAST_HITS) & (scores[order] > 0)
+    )
+    if not len(allowed):
+        raise ValueError(f"No threshold keeps wrong per hit at {most_wrong:.1%} on these pairs.")
+    at = int(allowed[-1])
+    lower = scores[order][at + 1] if at + 1 < len(order) else 0.0
+    threshold = round(float(scores[order][at] + lower) / 2, 5)
+    return threshold, float(right[at] / same.sum()), float(wrong[at])

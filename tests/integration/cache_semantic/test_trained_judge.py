@@ -1,0 +1,98 @@
+"""The trained judge upon the real embedding model: its numbers, and what it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from parley_cache.semantic.calibration import read_calibration
+from parley_cache.semantic.embedding import ModelError, OnnxModel
+from parley_cache.semantic.judge.encoder import PairEncoder
+from parley_cache.semantic.judge.tensors import LAYERS, read_tensors
+from parley_cache.semantic.judge.trained import UNJUDGED, TrainedJudge
+from parley_cache.semantic.judge.weights import read_trained
+from parley_cache.semantic.verdict import SecondCheck
+from support.embedding import embedding_model, embedding_model_folder
+
+pytestmark = pytest.mark.integration
+__all__ = ["embedding_model"]
+
+
+@pytest.fixture(scope="module")
+def judge(embedding_model: OnnxModel) -> TrainedJudge:
+    return TrainedJudge(embedding_model_folder(), embedding_model.identity)
+
+
+@pytest.mark.parametrize("text", ["Hi", "How do I reset my router?", "Ünïcode, 東京 & 🤖 " * 9])
+def test_its_layers_are_those_of_the_embedding_model(embedding_model: OnnxModel, text: str) -> None:
+    folder = embedding_model_folder()
+    encoder = PairEncoder(read_tensors(folder / "model.onnx"), LAYERS, LAYERS)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+
+    pooled = encoder.below(tokenizer.encode(text).ids).mean(axis=0)
+
+    assert pooled / np.linalg.norm(pooled) == pytest.approx(
+        embedding_model.embed([text])[0], abs=1e-4
+    )
+
+
+def test_the_calibration_is_for_the_judge_and_the_model_that_are_shipped(
+    embedding_model: OnnxModel, judge: TrainedJudge
+) -> None:
+    calibration = read_calibration()
+
+    assert calibration.judge is not None
+    assert calibration.judge.identity == judge.identity == read_trained().identity
+    assert read_trained().model == embedding_model.identity
+
+
+def test_a_judge_of_another_model_or_with_other_numbers_does_not_start(
+    embedding_model: OnnxModel,
+) -> None:
+    trained, folder = read_trained(), embedding_model_folder()
+    head = {"head2.b": trained.arrays["head2.b"] + 1}
+    broken = dataclasses.replace(trained, arrays={**trained.arrays, **head})
+
+    with pytest.raises(ModelError, match="trained upon"):
+        TrainedJudge(folder, "another:1", trained)
+    with pytest.raises(ModelError, match="where it gave"):
+        TrainedJudge(folder, embedding_model.identity, broken)
+    with pytest.raises(ModelError, match="cannot be read"):
+        TrainedJudge(folder / "nowhere", embedding_model.identity, trained)
+
+
+@pytest.mark.parametrize("text", ["", "?", "\ud800 lone", "🤖" * 40, "how " * 60, "\x00\x01"])
+def test_any_short_text_gets_the_same_finite_logit_in_either_order(
+    judge: TrainedJudge, text: str
+) -> None:
+    other = "How do I reset my router?"
+
+    logit = judge.logit(text, other)
+
+    assert UNJUDGED <= logit <= -UNJUDGED
+    assert logit == judge.logit(other, text)
+
+
+def test_a_long_text_is_not_judged(judge: TrainedJudge) -> None:
+    assert judge.logit("how " * 200, "how") == UNJUDGED
+    assert judge.logit("how", "x" * 100_000) == UNJUDGED
+
+
+def test_the_whole_verdict_serves_what_the_rules_alone_refuse(
+    embedding_model: OnnxModel, judge: TrainedJudge
+) -> None:
+    pair = ("What does HTTP status 403 mean?", "meaning of status code 403 in HTTP")
+    vectors = embedding_model.embed(pair)
+    cosine = float(vectors[0] @ vectors[1])
+    checks = [
+        SecondCheck(read_calibration(), embedding_model.vocabulary, judge=asked)
+        for asked in (None, judge)
+    ]
+
+    rules, whole = (check.compare(*pair, cosine) for check in checks)
+
+    assert (rules.same, rules.reason) == (False, "other_words")
+    assert whole.same
+    assert not checks[1].compare(pair[0], "What does HTTP status 503 mean?", 0.97).same
