@@ -16,6 +16,7 @@ STACK := $(PY) -m parley_devstack
 BEGAN := $(shell date +%s)
 SOURCES := services/gateway/src services/session/src services/cache/src services/inference/src \
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
+	tools/pair_judge/parley_pair_judge \
 	examples/python tools/settings_doc.py tools/chart_schema.py tools/crds.py \
 	tools/images.py tools/proto_surface.py tools/sbom.py tests/support tests/faults tests/mixed
 
@@ -231,6 +232,16 @@ simulate: .dev  ## Routing and scaling tables of a simulated fleet (ARGS="routin
 .PHONY: simulate-check
 simulate-check: .dev  ## How far the simulation is from four real sim engines (ARGS="SEED STRATEGY…")
 	PYTHONPATH=tools/simulation $(PY) -m parley_simulation.real $(ARGS)
+
+.PHONY: train-judge
+train-judge: .dev  ## Train the cache's judge of pairs into OUT= (an hour on one core; ARGS="--steps 3000")
+	$(if $(OUT),,$(error name a folder: make train-judge OUT=/tmp/judge))
+	mkdir -p $(OUT)
+	$(PY) tests/data/semantic/build_pairs.py --crossed $(OUT)/crossed.tsv
+	$(PY) -m parley_devstack.embedding_model $(OUT)/model
+	PYTHONPATH=tools/pair_judge:services/cache/src .venv-inference/bin/python -m parley_pair_judge \
+		tests/data/semantic/pairs.tsv $(OUT)/crossed.tsv --model $(OUT)/model --out $(OUT) \
+		--held seventh ninth hand_one_held hand_two_held hand_three_held $(ARGS)
 
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=

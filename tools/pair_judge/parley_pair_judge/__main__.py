@@ -1,0 +1,92 @@
+"""`python -m parley_pair_judge`: trains, writes the weights, and says how they do on held pairs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from parley_cache.semantic.embedding import file_identity
+from parley_cache.semantic.evaluation.figures import best, curve
+from parley_cache.semantic.judge.tensors import LAYERS, read_tensors
+from parley_pair_judge.examples import Variations, read_examples
+from parley_pair_judge.export import write
+from parley_pair_judge.model import PairModel
+from parley_pair_judge.train import Plan, Texts, logits_of, train
+
+PROBES = (
+    ("How do I reset my router?", "What is the way to get a router back to factory settings?"),
+    ("How do I reset my router?", "How do I choose a router?"),
+    ("Can a tenant end the lease early?", "Can a landlord end the lease early?"),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's form."""
+    line = argparse.ArgumentParser(prog="python -m parley_pair_judge", description=__doc__)
+    line.add_argument("pairs", type=Path, nargs="+", metavar="PAIRS", help="from build_pairs.py")
+    line.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the embedding's")
+    line.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    line.add_argument("--held", nargs="*", default=[], help="beginnings of patterns to leave out")
+    line.add_argument("--steps", type=int, default=2_400)
+    line.add_argument("--decay", type=int, default=700, help="steps over which the rate falls")
+    line.add_argument("--lower", type=int, default=3, help="layers that stay as they are")
+    line.add_argument("--rank", type=int, default=32, help="of each matrix's change")
+    line.add_argument("--seed", type=int, default=7)
+    line.add_argument("--threads", type=int, default=1)
+    return line
+
+
+def main() -> None:
+    """Runs the training."""
+    options = parser().parse_args()
+    if not 0 <= options.lower < LAYERS:
+        raise SystemExit(f"--lower must be at least 0 and below {LAYERS}.")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    examples, held = read_examples(options.pairs, options.held or ["\0"])
+    onnx, tokenizer = options.model / "model.onnx", options.model / "tokenizer.json"
+    texts = Texts(Tokenizer.from_file(str(tokenizer)))
+    model = PairModel(read_tensors(onnx), options.lower, options.rank)
+    plan = Plan(options.steps, options.decay, seed=options.seed)
+    vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
+    rng = random.Random(options.seed)
+    variations = Variations(examples, vocabulary, model.word.numpy(), rng)
+    train(model, examples, variations, texts, plan)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in options.pairs}
+    provenance = {
+        "pairs": digests,
+        "trained_on": len(examples),
+        "held": options.held,
+        "steps": options.steps,
+        "decay": options.decay,
+        "seed": options.seed,
+        "torch": torch.__version__,
+    }
+    write(
+        options.out,
+        model,
+        embedding=options.model,
+        identity=file_identity(options.model),
+        probes=PROBES,
+        provenance=provenance,
+    )
+    if held:
+        scores = torch.sigmoid(torch.tensor(logits_of(model, held, texts))).tolist()
+        points = curve(scores, [example.same for example in held])
+        for limit in (0.01, 0.05):
+            point = best(points, limit)
+            served = point.served.as_dict() if point else None
+            sys.stdout.write(
+                json.dumps({"held": len(held), "wrong": limit, "served": served}) + "\n"
+            )
+
+
+if __name__ == "__main__":
+    main()
