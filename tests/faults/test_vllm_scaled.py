@@ -151,5 +151,7 @@ def write(phases: Sequence[Phase], answers: int, wrong: int) -> None:
     folder.mkdir(exist_ok=True)
     head = "| engines | answers | TTFT p50, s | p95, s | tokens/s of each |"
     rows = [head, "|---|---:|---:|---:|---:|", *(each.row() for each in phases)]
-    page = "\n".join([f"# vLLM, 1 to 2 to 1: {answers} answers, {wrong} lost or wrong", "", *rows, ""])
+    page = "\n".join(
+        [f"# vLLM, 1 to 2 to 1: {answers} answers, {wrong} lost or wrong", "", *rows, ""]
+    )
     (folder / "vllm_scaled.md").write_text(page, encoding="utf-8")

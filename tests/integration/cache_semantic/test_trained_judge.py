@@ -83,7 +83,10 @@ def test_a_long_text_is_not_judged(judge: TrainedJudge) -> None:
 def test_the_whole_verdict_serves_what_the_rules_alone_refuse(
     embedding_model: OnnxModel, judge: TrainedJudge
 ) -> None:
-    pair = ("What does HTTP status 403 mean?", "meaning of status code 403 in HTTP")
+    pair = (
+        "Why is my internet connection so slow at night?",
+        "What makes my internet so sluggish in the evenings?",
+    )
     vectors = embedding_model.embed(pair)
     cosine = float(vectors[0] @ vectors[1])
     checks = [
@@ -95,4 +98,5 @@ def test_the_whole_verdict_serves_what_the_rules_alone_refuse(
 
     assert (rules.same, rules.reason) == (False, "other_words")
     assert whole.same
-    assert not checks[1].compare(pair[0], "What does HTTP status 503 mean?", 0.97).same
+    trap = "What makes my internet so fast in the evenings?"
+    assert not checks[1].compare(pair[0], trap, cosine).same
