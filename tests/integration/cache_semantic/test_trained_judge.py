@@ -84,8 +84,8 @@ def test_the_whole_verdict_serves_what_the_rules_alone_refuse(
     embedding_model: OnnxModel, judge: TrainedJudge
 ) -> None:
     pair = (
-        "Why is my internet connection so slow at night?",
-        "What makes my internet so sluggish in the evenings?",
+        "What is the difference between a plumber and a heating engineer?",
+        "plumber vs heating engineer",
     )
     vectors = embedding_model.embed(pair)
     cosine = float(vectors[0] @ vectors[1])
@@ -98,5 +98,5 @@ def test_the_whole_verdict_serves_what_the_rules_alone_refuse(
 
     assert (rules.same, rules.reason) == (False, "other_words")
     assert whole.same
-    trap = "What makes my internet so fast in the evenings?"
+    trap = "plumber vs electrician"
     assert not checks[1].compare(pair[0], trap, cosine).same

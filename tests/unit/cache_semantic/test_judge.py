@@ -187,6 +187,17 @@ def test_the_logit_is_weighed_against_the_reasons(logit: float, weight: float, s
     assert verdict == check.compare(REWORDED, ROUTER, 0.9)
 
 
+def test_where_the_rules_agree_less_will_do() -> None:
+    found = weighed({"other_words": 0.0})
+    assert found.judge is not None
+    found = replace(found, judge=replace(found.judge, disputed=-2.0))
+    check = SecondCheck(found, judge=Saying(3.0))
+
+    assert check.compare(ROUTER, "How can I reset my router?", 0.9).same
+    assert not check.compare(ROUTER, REWORDED, 0.9).same
+    assert SecondCheck(found, judge=Saying(5.0)).compare(ROUTER, REWORDED, 0.9).same
+
+
 def test_a_reason_without_a_weight_keeps_apart_unasked() -> None:
     judge = Saying(30.0)
     check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)

@@ -26,6 +26,7 @@ class JudgeCalibration:
 
     `identity`: the judge it was made for. `reasons`: the weight of each reason that a
     pair may have and still be served; any other keeps a pair apart, as without a judge.
+    `disputed`: the weight of having any: where rules and judge agree, less will do.
     """
 
     identity: str
@@ -34,11 +35,13 @@ class JudgeCalibration:
     bias: float
     threshold: float
     provenance: Mapping[str, Any]
+    disputed: float = 0.0
 
     def score(self, logit: float, reasons: Collection[str]) -> float:
         """Returns the estimate, 0 to 1, that a pair of these reasons means the same."""
-        given = [1.0 for _ in reasons]
         weights = [self.reasons[reason] for reason in reasons]
+        weights += [self.disputed] if reasons else []
+        given = [1.0 for _ in weights]
         return probability((logit, *given), (self.logit, *weights), self.bias)
 
 
@@ -106,7 +109,8 @@ def _parsed(body: Any, name: str) -> Calibration:
     values = (*found.weights, found.bias, found.threshold, found.cosine_floor)
     if found.judge is not None:
         judge = found.judge
-        values = (*values, judge.logit, judge.bias, judge.threshold, *judge.reasons.values())
+        numbers = (judge.logit, judge.bias, judge.threshold, judge.disputed)
+        values = (*values, *numbers, *judge.reasons.values())
     thresholds = [found.threshold, found.judge.threshold if found.judge else 1.0]
     if not all(map(math.isfinite, values)) or not all(0 < least <= 1 for least in thresholds):
         raise CalibrationError(f"{name} holds numbers that cannot be used.")
@@ -121,4 +125,5 @@ def _judge(body: Any) -> JudgeCalibration:
         bias=float(body["bias"]),
         threshold=float(body["threshold"]),
         provenance=dict(body["provenance"]),
+        disputed=float(body["disputed"]),
     )

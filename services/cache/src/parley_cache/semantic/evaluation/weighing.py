@@ -24,6 +24,8 @@ from parley_cache.semantic.verdict import SecondCheck, TrainedPairs
 FOLDS = 5
 # A reason that fewer paraphrases have keeps a pair apart, as without a judge.
 LEAST_SEEN = 15
+# Weights of having any reason that are tried: what serves most at the wrong share allowed is kept.
+DISPUTED = (0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0)
 _SHRINKAGE = 3.0
 _LEAST_HITS = 40
 Floats = npt.NDArray[np.float64]
@@ -46,8 +48,8 @@ class _Fit:
     reasons: dict[str, float]
     bias: float
 
-    def scores(self, left: Sequence[Left]) -> Floats:
-        made = JudgeCalibration("", self.logit, self.reasons, self.bias, 1.0, {})
+    def scores(self, left: Sequence[Left], disputed: float) -> Floats:
+        made = JudgeCalibration("", self.logit, self.reasons, self.bias, 1.0, {}, disputed)
         known = (item if set(item.reasons) <= set(self.reasons) else None for item in left)
         return np.array([made.score(k.logit, k.reasons) if k else 0.0 for k in known])
 
@@ -84,14 +86,15 @@ def weigh(
     left = left_open(model, trained, pairs, calibration)
     if len({item.same for item in left}) < 2:
         raise ValueError("No English pairs of both labels are left to the judge: nothing to fit.")
-    scores = np.zeros(len(left))
-    for fold in range(FOLDS):
-        others = [item for item in left if item.fold != fold]
-        mine = [n for n, item in enumerate(left) if item.fold == fold]
-        if mine and len({item.same for item in others}) == 2:
-            scores[mine] = _fit(others).scores([left[n] for n in mine])
     same = np.array([item.same for item in left])
-    threshold, served, wrong = _threshold(scores, same, most_wrong)
+    tried = (
+        (disputed, _threshold(scores, same, most_wrong))
+        for disputed, scores in zip(DISPUTED, _cross_fitted(left), strict=True)
+    )
+    points = [(disputed, point) for disputed, point in tried if point is not None]
+    if not points:
+        raise ValueError(f"No threshold keeps wrong per hit at {most_wrong:.1%} on these pairs.")
+    disputed, (threshold, served, wrong) = max(points, key=lambda tried: tried[1][1])
     whole = _fit(left)
     provenance = {
         "set": pairs.name,
@@ -104,9 +107,22 @@ def weigh(
         "wrong_per_hit": round(wrong, 4),
     }
     judge = JudgeCalibration(
-        trained.identity, whole.logit, whole.reasons, whole.bias, threshold, provenance
+        trained.identity, whole.logit, whole.reasons, whole.bias, threshold, provenance, disputed
     )
     return replace(calibration, judge=judge)
+
+
+def _cross_fitted(left: Sequence[Left]) -> list[Floats]:
+    """Returns the scores of all, for each of `DISPUTED`; a fold's by weights of the others."""
+    scores = [np.zeros(len(left)) for _ in DISPUTED]
+    for fold in range(FOLDS):
+        others = [item for item in left if item.fold != fold]
+        mine = [n for n, item in enumerate(left) if item.fold == fold]
+        if mine and len({item.same for item in others}) == 2:
+            fitted = _fit(others)
+            for disputed, of_all in zip(DISPUTED, scores, strict=True):
+                of_all[mine] = fitted.scores([left[n] for n in mine], disputed)
+    return scores
 
 
 def _fit(left: Sequence[Left]) -> _Fit:
@@ -143,8 +159,8 @@ def _fit(left: Sequence[Left]) -> _Fit:
 
 def _threshold(
     scores: Floats, same: npt.NDArray[np.bool_], most_wrong: float
-) -> tuple[float, float, float]:
-    """Returns the lowest threshold allowed, and its served and wrong shares.
+) -> tuple[float, float, float] | None:
+    """Returns the lowest threshold allowed, and its served and wrong shares; None: none is.
 
     Wrong per hit counts as many traps as paraphrases.
     """
@@ -158,7 +174,7 @@ def _threshold(
         (wrong <= most_wrong) & last & (right >= _LEAST_HITS) & (scores[order] > 0)
     )
     if not len(allowed):
-        raise ValueError(f"No threshold keeps wrong per hit at {most_wrong:.1%} on these pairs.")
+        return None
     at = int(allowed[-1])
     lower = scores[order][at + 1] if at + 1 < len(order) else 0.0
     threshold = round(float(scores[order][at] + lower) / 2, 5)
