@@ -19,7 +19,8 @@ COPY services/inference services/inference
 RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index -w wheels \
       ./proto ./services/kit ./services/inference \
  && /opt/parley/bin/pip install --no-compile --no-deps --no-index wheels/*.whl \
- && /opt/parley/bin/pip uninstall --quiet --yes pip setuptools \
+ && { grep -q '^setuptools==' inference-${VARIANT}.txt || /opt/parley/bin/pip uninstall --quiet --yes setuptools; } \
+ && /opt/parley/bin/pip uninstall --quiet --yes pip \
  && python -m compileall -q -j 0 $(/opt/parley/bin/python -c 'import parley_inference, parley_kit, os; print(*map(os.path.dirname, (parley_inference.__file__, parley_kit.__file__)))')
 
 FROM ${BASE}
