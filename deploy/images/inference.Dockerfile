@@ -25,9 +25,11 @@ RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index -w wheels
 
 FROM ${BASE}
 ARG VARIANT=gpu
-# On a GPU kernels are compiled where they run (Triton), which takes a C compiler.
-RUN if [ "${VARIANT}" = gpu ]; then \
-      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+# On a GPU kernels are compiled where they run (Triton), which takes a C compiler. On a CPU vLLM's
+# own code is linked against libnuma.
+RUN case "${VARIANT}" in gpu) needs="gcc libc6-dev";; cpu) needs=libnuma1;; *) needs="";; esac; \
+    if [ -n "$needs" ]; then \
+      apt-get update && apt-get install -y --no-install-recommends $needs && rm -rf /var/lib/apt/lists/*; \
     fi
 RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* \
  && mkdir -p /var/lib/parley && chown 65532:65532 /var/lib/parley
