@@ -10,7 +10,7 @@ from parley_cache.semantic.calibration import read_calibration
 from parley_cache.semantic.embedding import ModelError, OnnxModel
 from parley_cache.semantic.judge.encoder import PairEncoder
 from parley_cache.semantic.judge.tensors import LAYERS, read_tensors
-from parley_cache.semantic.judge.trained import UNJUDGED, TrainedJudge
+from parley_cache.semantic.judge.trained import KEPT_TEXTS, UNJUDGED, TrainedJudge
 from parley_cache.semantic.judge.weights import read_trained
 from parley_cache.semantic.verdict import SecondCheck
 from support.embedding import embedding_model, embedding_model_folder
@@ -73,6 +73,20 @@ def test_any_short_text_gets_the_same_finite_logit_in_either_order(
 
     assert UNJUDGED <= logit <= -UNJUDGED
     assert logit == judge.logit(other, text)
+
+
+def test_a_pair_gets_the_same_logit_whether_its_texts_were_met_lately_or_long_ago(
+    judge: TrainedJudge,
+) -> None:
+    pair = ("How do I reset my router?", "router factory reset how")
+
+    first = judge.logit(*pair)
+    again = judge.logit(*pair)
+    for number in range(KEPT_TEXTS):
+        judge.logit("Hi", f"{number}")
+    later = judge.logit(*pair)
+
+    assert first == again == later
 
 
 def test_a_long_text_is_not_judged(judge: TrainedJudge) -> None:
