@@ -121,6 +121,7 @@ class Analysis:
     tenses: frozenset[str]
     degrees: frozenset[str]
     code: frozenset[str]
+    verbatim: frozenset[str]
     quotes: frozenset[str]
     entities: frozenset[str]
     languages: frozenset[str]
@@ -139,13 +140,13 @@ def analyse(question: str) -> Analysis:
     code = guess(lower)
     pack = by_code(code)
     if pack is None or not whole:
-        return _opaque(bare, tidy, whole=whole and len(lower.split()) <= texts.MAX_WORDS)
+        return _opaque(question, bare, tidy, whole=whole and len(lower.split()) <= texts.MAX_WORDS)
     if pack.code == "en":
         lower = spell(lower)
     plain = texts.split(lower)
     tokens = pack.join(texts.split(pack.fold(lower)))
     if len(tokens) > 2 * texts.MAX_WORDS:
-        return _opaque(bare, tidy, whole=False)
+        return _opaque(question, bare, tidy, whole=False)
     entities = _entities(tidy, pack)
     numbers, units = _quantities(tokens, pack)
     words, negations = _content(tokens, pack, entities)
@@ -170,6 +171,7 @@ def analyse(question: str) -> Analysis:
         relations=frozenset(pack.relations[t] for t in tokens if t in pack.relations),
         degrees=_degrees(tokens),
         code=texts.code_of(tidy),
+        verbatim=texts.verbatim_of(question),
         quotes=texts.quotes_of(tidy),
         entities=entities,
         languages=frozenset(pack.languages[t] for t in tokens if t in pack.languages),
@@ -177,7 +179,7 @@ def analyse(question: str) -> Analysis:
     )
 
 
-def _opaque(bare: str, tidy: str, *, whole: bool) -> Analysis:
+def _opaque(question: str, bare: str, tidy: str, *, whole: bool) -> Analysis:
     nothing: frozenset[str] = frozenset()
     return Analysis(
         bare=bare,
@@ -197,6 +199,7 @@ def _opaque(bare: str, tidy: str, *, whole: bool) -> Analysis:
         tenses=nothing,
         degrees=nothing,
         code=texts.code_of(tidy[: texts.MAX_CHARACTERS]),
+        verbatim=texts.verbatim_of(question),
         quotes=nothing,
         entities=nothing,
         languages=nothing,

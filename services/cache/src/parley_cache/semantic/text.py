@@ -60,6 +60,15 @@ _CODE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# Code as it was written: a block, a span, or brackets and operators that stand alone. A backtick
+# within a word is an apostrophe.
+_VERBATIM = re.compile(
+    r"""
+    ```(.*?)``` | (?<!\w)`([^`\n]{1,200})`(?!\w)
+    | (?<!\S)([\[({<][\])}>] | !?={1,3} | ::|:=|\?[?.:])(?![^\s?.,!])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 _QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|(?<!\w)'([^'\n]{1,200})'(?!\w)")
 
 
@@ -106,6 +115,12 @@ def code_of(text: str) -> frozenset[str]:
     found = (match.group().strip("`").removesuffix("()") for match in _CODE.finditer(text))
     named = (item for item in found if item and item.lower() not in _BRANDS)
     return frozenset(item for item in named if item.lower() not in _LIBRARIES)
+
+
+def verbatim_of(text: str) -> frozenset[str]:
+    """Returns the code that is marked as such in a text, as it is written, but for outer spaces."""
+    found = ("".join(filter(None, match.groups())).strip() for match in _VERBATIM.finditer(text))
+    return frozenset(item for item in found if item)
 
 
 def quotes_of(text: str) -> frozenset[str]:

@@ -12,6 +12,7 @@ from parley_cache.semantic.alignment import align
 from parley_cache.semantic.analysis import Analysis, analyse
 from parley_cache.semantic.calibration import Calibration, CalibrationError
 from parley_cache.semantic.checks.rules import RULES
+from parley_cache.semantic.checks.wording import written_apart
 from parley_cache.semantic.score import features, probability
 
 
@@ -149,7 +150,8 @@ class SecondCheck:
         cosine = cosine if math.isfinite(cosine) else 0.0
         first, second = sorted((question, stored))
         a, b = analyse(first), analyse(second)
-        if a.bare == b.bare and a.code == b.code and (a.bare or first == second):
+        alike = a.bare == b.bare and a.code == b.code and not written_apart(a, b)
+        if alike and (a.bare or first == second):
             return Verdict(True, "same_words", (), cosine, 1.0)
         refusal = self._incomparable(a, b, cosine)
         if refusal:
@@ -168,7 +170,9 @@ class SecondCheck:
             return "too_long_to_compare"
         if a.pack is None or b.pack is None:
             return "unknown_language"
-        return "not_similar" if cosine < self._calibration.cosine_floor else ""
+        if cosine < self._calibration.cosine_floor:
+            return "not_similar"
+        return "code_identifier" if written_apart(a, b) else ""
 
     def _reasons(self, a: Analysis, b: Analysis) -> tuple[str, ...]:
         pair = align(a, b, self._vocabulary)

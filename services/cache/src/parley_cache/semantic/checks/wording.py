@@ -19,6 +19,12 @@ def code(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     return None
 
 
+def written_apart(a: Analysis, b: Analysis) -> bool:
+    """Says whether code on one side is that of the other but for case or signs: `!ok`, `ok`."""
+    mine, other = a.verbatim - b.verbatim, b.verbatim - a.verbatim
+    return not {bare(item) for item in mine}.isdisjoint(bare(item) for item in other)
+
+
 def quotes(a: Analysis, b: Analysis, pair: Alignment) -> str | None:
     """Quoted words on one side appear on the other."""
     for mine, other in ((a, b), (b, a)):
