@@ -10,8 +10,9 @@ each split. Run it again after every change to a group:
 
     python tests/data/semantic/build_pairs.py
 
-With `--crossed FILE` it writes, elsewhere, the pairs that are left: every trap beside
-every wording, and wordings beside each other. Such traps are seldom near copies.
+`--out FILE` writes them elsewhere. With `--crossed FILE` it writes, elsewhere, the pairs that are
+left: every trap beside every wording, and wordings beside each other. Such traps are seldom near
+copies.
 """
 
 from __future__ import annotations
@@ -111,14 +112,17 @@ def crossed(groups: list[Group], taken: set[tuple[str, ...]]) -> list[tuple[str,
 def main() -> None:
     """Writes the file and says how many pairs it holds."""
     line = argparse.ArgumentParser(description="Makes pairs.tsv from the groups.")
+    line.add_argument(
+        "--out", type=Path, metavar="FILE", default=PAIRS, help="instead of pairs.tsv"
+    )
     line.add_argument("--crossed", type=Path, metavar="FILE", help="write the pairs left instead")
-    path = line.parse_args().crossed
+    asked = line.parse_args()
     groups = read_groups(HERE / "groups")
     rows = pairs_of(groups)
-    if path is not None:
+    if asked.crossed is not None:
         rows = crossed(groups, {row[:2] for row in rows})
     lines = ["\t".join(row) for row in (COLUMNS, *rows)]
-    (path or PAIRS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (asked.crossed or asked.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
     same = sum(row[2] == "1" for row in rows)
     print(f"{len(rows)} pairs: {same} with the same meaning, {len(rows) - same} traps")  # noqa: T201
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -61,10 +62,13 @@ def test_no_pair_is_there_twice() -> None:
     assert len(set(pairs)) == len(pairs)
 
 
-def test_the_file_is_what_the_groups_give() -> None:
-    before = PAIRS.read_bytes()
-    try:
-        subprocess.run([sys.executable, str(PAIRS.parent / "build_pairs.py")], check=True)
-        assert PAIRS.read_bytes() == before
-    finally:
-        PAIRS.write_bytes(before)
+def test_the_file_is_what_the_groups_give(tmp_path: Path) -> None:
+    built = tmp_path / "pairs.tsv"
+
+    subprocess.run(
+        [sys.executable, str(PAIRS.parent / "build_pairs.py"), "--out", str(built)],
+        check=True,
+        timeout=60,
+    )
+
+    assert built.read_bytes() == PAIRS.read_bytes()
