@@ -8,6 +8,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 ENGINE ?= vllm
 PORT ?= 8080
 export ENGINE PORT
+# Byte code is kept once a checkout, also where Python is told to write none beside its sources:
+# else every process that is started compiles anew all that it imports, vLLM's for half a minute.
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.parley/cache/python
+export PYTHONDONTWRITEBYTECODE :=
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -362,7 +366,8 @@ ci:  ## What CI runs
 
 .PHONY: clean
 clean:  ## Remove what tools leave behind; environments, models and data stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist reports .parley/proto-check
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist reports .parley/proto-check \
+		.parley/cache/python
 	find services loadtest tools tests proto -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
