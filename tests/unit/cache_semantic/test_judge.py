@@ -233,18 +233,34 @@ def test_the_same_words_strangers_other_languages_and_long_texts_are_not_put_to_
     assert found == SecondCheck(read_calibration()).compare(a, b, cosine)
 
 
-def test_a_look_up_asks_it_about_the_nearest_few() -> None:
+def nominated(count: int) -> list[Candidate]:
+    return [
+        Candidate(str(n), f"{REWORDED} {'Thanks! ' * n}", (1 - n / 50, 0.0)) for n in range(count)
+    ]
+
+
+def test_a_look_up_ends_with_the_nearest_that_agrees() -> None:
     judge = Saying(5.0)
     check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)
-    nominees = [
-        Candidate(str(n), f"{REWORDED} {'Thanks! ' * n}", (1 - n / 50, 0.0)) for n in range(6)
-    ]
+    nominees = nominated(6)
 
     chosen, verdict = check.choose(ROUTER, (1.0, 0.0), nominees[::-1])
 
     assert chosen is nominees[0]
     assert verdict is not None
     assert verdict.same
+    assert len(judge.asked) == 2
+
+
+def test_a_look_up_asks_it_about_the_nearest_few() -> None:
+    judge = Saying(-5.0)
+    check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)
+
+    chosen, verdict = check.choose(ROUTER, (1.0, 0.0), nominated(6)[::-1])
+
+    assert chosen is None
+    assert verdict is not None
+    assert verdict.cosine == 1.0
     assert len(judge.asked) == 2 * MOST_JUDGED
 
 

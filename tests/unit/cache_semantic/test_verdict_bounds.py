@@ -88,7 +88,7 @@ def test_a_language_without_rules_is_compared_for_identity_alone(a: str, b: str)
     assert CHECK.compare(a, a.rstrip("?？؟"), 0.999).same
 
 
-def test_the_best_of_the_candidates_that_agree_is_chosen() -> None:
+def test_the_nearest_of_the_candidates_that_agree_is_chosen() -> None:
     near = Candidate("near", "How can I reset my router?", (1.0, 0.0))
     trap = Candidate("trap", "How do I not reset my router?", (1.0, 0.0))
     far = Candidate("far", "How do I bake bread?", (0.0, 1.0))

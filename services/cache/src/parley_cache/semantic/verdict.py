@@ -113,30 +113,28 @@ class SecondCheck:
     def choose(
         self, question: str, vector: Sequence[float], candidates: Sequence[Candidate]
     ) -> tuple[Candidate | None, Verdict | None]:
-        """Returns the best candidate that asks the same, with its verdict.
+        """Returns the nearest candidate that asks the same, with its verdict.
 
-        Where none does: None and the verdict on the nearest, for the miss's reason.
-        The cosine is computed here, in double precision. At most MOST_JUDGED of the
-        candidates are put to the trained judge.
+        Where none does: None and the verdict on the nearest of all, for the miss's reason.
+        The cosine is computed here, in double precision. Nearest first, and no further
+        than to the first that agrees: that spares a hit most of the work. At most
+        MOST_JUDGED of the candidates are put to the trained judge.
         """
-        ruled = [
-            (self._ruled(question, c.question, dot(vector, c.vector), brief=True), c)
-            for c in candidates
-        ]
         left = MOST_JUDGED
-        judged: list[tuple[Verdict, Candidate]] = []
-        for found, candidate in sorted(ruled, key=lambda one: -one[0].cosine):
+        nearest: Verdict | None = None
+        cosines = (dot(vector, candidate.vector) for candidate in candidates)
+        known = [cosine if math.isfinite(cosine) else 0.0 for cosine in cosines]
+        near = sorted(zip(known, candidates, strict=True), key=lambda one: -one[0])
+        for cosine, candidate in near:
+            found = self._ruled(question, candidate.question, cosine, brief=True)
             if isinstance(found, _Open):
                 verdict = self._judged(found) if left else _apart("not_judged", found.cosine)
                 left = max(0, left - 1)
             else:
                 verdict = found
-            judged.append((verdict, candidate))
-        agreed = [(v, c) for v, c in judged if v.same]
-        if agreed:
-            best, candidate = max(agreed, key=lambda found: (found[0].score, found[0].cosine))
-            return candidate, best
-        nearest = max((v for v, _ in judged), key=lambda v: v.cosine, default=None)
+            if verdict.same:
+                return candidate, verdict
+            nearest = nearest or verdict
         return None, nearest
 
     def reasons_of(self, question: str, stored: str, cosine: float) -> tuple[str, ...] | None:
