@@ -134,16 +134,21 @@ def test_a_calibration_is_written_read_and_used(
 ) -> None:
     file = tmp_path / "calibration.json"
 
-    code = main([str(PAIRS), "--split", "calibrate", "--calibrate", str(file)], WordModel())
+    code = main([str(PAIRS), "--split", "report", "--calibrate", str(file)], WordModel())
 
     assert code == 0
     written = read_calibration(file)
     assert written.model == "words:0"
-    assert written.provenance["split"] == "calibrate"
+    assert written.provenance["split"] == "report"
     assert written.provenance["wrong"]["share"] <= 0.01
+    assert written.provenance["served"]["share"] > 0.1
     capsys.readouterr()
-    arguments = [str(PAIRS), "--split", "report", "--calibration", str(file)]
+    arguments = [str(PAIRS), "--split", "report", "--calibration", str(file), "--json"]
     assert main(arguments, WordModel()) == 0
+    used = json.loads(capsys.readouterr().out)["as_shipped"]
+    assert used["threshold"] == written.threshold
+    assert used["served"] == written.provenance["served"]
+    assert used["wrong_per_hit"] == written.provenance["wrong"]
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"format": 9}', '{"format": 1, "model": "m"}'])
