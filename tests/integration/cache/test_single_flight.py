@@ -36,7 +36,10 @@ async def test_one_answer_is_made_for_all_who_ask_the_same_or_what_means_the_sam
     redis_url: str, serve: Serve
 ) -> None:
     shared = {"key_prefix": "test:flight", "model": WordModel()}
-    async with serve(redis_url, **shared) as (one, _), serve(redis_url, **shared) as (two, _):
+    async with (
+        serve(redis_url, **shared) as (one, at_one),
+        serve(redis_url, **shared) as (two, at_two),
+    ):
         await call_unary(one.Invalidate, pb.InvalidateRequest(tenant="acme", all=True), timeout=10)
         first = await look(one, ASKED)
         assert first.lease
@@ -52,6 +55,8 @@ async def test_one_answer_is_made_for_all_who_ask_the_same_or_what_means_the_sam
             for stub in (one, two)
             for question in (ASKED, ALIKE, ALIKE + "?")
         ]
+        flights = [running.upkeep._cache._flight for running in (at_one, at_two)]
+        await until(lambda: all(f._waiting >= 3 for f in flights), what="all six to wait")
         renewal = pb.RenewLeaseRequest(query=wire_query(ASKED), lease=first.lease)
         renewed = await call_unary(two.RenewLease, renewal, timeout=10)
         assert renewed.lease_seconds == first.lease_seconds
