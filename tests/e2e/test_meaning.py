@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from parley_devstack.stack import Stack
 from support.embedding import embedding_model_folder
 from support.poll import until
 from support.sse import joined_text
-from support.stack import MakeStack
+from support.stack import LendMongoDB, running, sim_config
 
 # Generous: these tests are about answers, not about time.
 PATIENT = {
@@ -30,14 +31,16 @@ ASKED = "How do I reset my password?"
 ALIKE = "How can I reset my password?"
 
 
-@pytest.fixture
-async def stack(make_stack: MakeStack) -> Stack:
-    """Two gateways and sessions and caches, with the embedding model."""
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB) -> Iterator[Stack]:
+    """Two sessions and caches, with the embedding model."""
     try:
-        await asyncio.to_thread(embedding_model_folder)
+        embedding_model_folder()
     except SetupError as why:
         pytest.skip(f"no embedding model: {why}")
-    return await make_stack(sessions=2, caches=2, env=PATIENT)
+    folder = tmp_path_factory.mktemp("meaning")
+    with lend_mongodb() as lent:
+        yield from running(Stack(sim_config(folder, sessions=2, caches=2, env=PATIENT, **lent)))
 
 
 async def test_a_paraphrase_is_a_semantic_hit_and_its_trap_twin_is_not(stack: Stack) -> None:

@@ -10,7 +10,7 @@ import pytest
 from e2e import flows
 from e2e.test_keys import make_key
 from parley_devstack.stack import Stack
-from support.stack import running, sim_config
+from support.stack import LendMongoDB, running, sim_config
 
 GREEDY = {"temperature": 0}
 QUESTION = "Why do herons stand on one leg?"
@@ -18,7 +18,9 @@ PERSONAL = "Why does my invoice for ada@example.com list two items?"
 
 
 @pytest.fixture(scope="module")
-def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, str, str]]:
+def tenants(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB
+) -> Iterator[tuple[Stack, str, str]]:
     """A platform whose tenants' users may be given each other's answers; keys of two tenants."""
     folder = tmp_path_factory.mktemp("sharing")
     file = folder / "keys.json"
@@ -28,8 +30,9 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, s
         "session": {"PARLEY_SESSION_CACHE_SCOPE": "global"},
         "cache": {"PARLEY_CACHE_GLOBAL_SCOPE": "true", "PARLEY_CACHE_GLOBAL_LEAST_ASKERS": "4"},
     }
-    for stack in running(Stack(sim_config(folder, auth="keys", sessions=2, env=env))):
-        yield stack, acme, other
+    with lend_mongodb() as lent:
+        for stack in running(Stack(sim_config(folder, auth="keys", sessions=2, env=env, **lent))):
+            yield stack, acme, other
 
 
 async def ask(stack: Stack, key: str, user: str, question: str) -> dict[str, Any]:

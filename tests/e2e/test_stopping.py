@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from e2e import flows
 from parley_devstack.stack import Stack
 from support.poll import until
-from support.stack import MakeStack
+from support.stack import LendMongoDB, running, sim_config
 
 STREAMS = 8
 # An answer of about four seconds; processes have one to end in.
@@ -20,6 +21,25 @@ GRACE = {
 }
 # Far longer than any wait here: what goes on, goes on without it.
 LEASE = {"PARLEY_SESSION_LEASE_SECONDS": "60"}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB) -> Iterator[Stack]:
+    """Two of each part."""
+    folder = tmp_path_factory.mktemp("stopping")
+    env = dict.fromkeys(("gateway", "session", "inference"), GRACE | LEASE)
+    with lend_mongodb() as lent:
+        config = sim_config(folder, gateways=2, sessions=2, engines=2, env=env, **lent)
+        yield from running(Stack(config))
+
+
+@pytest.fixture
+async def stack(pairs: Stack) -> AsyncIterator[Stack]:
+    """The module's stack, whole again after each test."""
+    yield pairs
+    for name in pairs.names:
+        if pairs.pid(name) is None:
+            await pairs.start_one(name)
 
 
 async def _reading(url: str) -> tuple[list[list[flows.Event]], list[asyncio.Task[None]]]:
@@ -57,14 +77,7 @@ async def _judge(stack: Stack, seen: list[list[flows.Event]], url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["session", "inference"])
-async def test_answers_go_on_elsewhere_when_a_part_is_stopped(
-    make_stack: MakeStack, kind: str
-) -> None:
-    stack = await make_stack(
-        sessions=2,
-        engines=2,
-        env=dict.fromkeys(("gateway", "session", "inference"), GRACE | LEASE),
-    )
+async def test_answers_go_on_elsewhere_when_a_part_is_stopped(stack: Stack, kind: str) -> None:
     seen, reading = await _reading(stack.url)
     assert all(events[-1].name == "delta" for events in seen)
     await stack.stop_one(f"{kind}-1")
@@ -73,8 +86,7 @@ async def test_answers_go_on_elsewhere_when_a_part_is_stopped(
     await _judge(stack, seen, stack.url)
 
 
-async def test_a_killed_holder_is_taken_over_from_at_once(make_stack: MakeStack) -> None:
-    stack = await make_stack(sessions=2, env={"session": LEASE})
+async def test_a_killed_holder_is_taken_over_from_at_once(stack: Stack) -> None:
     seen, reading = await _reading(stack.url)
     await stack.kill("session-1")
     async with asyncio.timeout(40):
@@ -82,10 +94,7 @@ async def test_a_killed_holder_is_taken_over_from_at_once(make_stack: MakeStack)
     await _judge(stack, seen, stack.url)
 
 
-async def test_a_stopped_gateway_leaves_streams_that_can_be_resumed(
-    make_stack: MakeStack,
-) -> None:
-    stack = await make_stack(gateways=2, env={"gateway": GRACE})
+async def test_a_stopped_gateway_leaves_streams_that_can_be_resumed(stack: Stack) -> None:
     seen, reading = await _reading(stack.urls[0])
     await stack.stop_one("gateway-1")
     await asyncio.gather(*reading, return_exceptions=True)

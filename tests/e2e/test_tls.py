@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from e2e import flows
 from parley_devstack.stack import Stack
 from support.certificates import LONG_AGO, Certificates
 from support.poll import until
-from support.stack import MakeStack
+from support.stack import LendMongoDB, running, sim_config
 
 pytestmark = pytest.mark.timeout(180)
 KINDS = ("gateway", "session", "cache", "inference")
@@ -31,12 +32,17 @@ def settings(kind: str, of: Certificates) -> dict[str, str]:
     return {prefix + name.upper(): str(value) for name, value in of.settings("mutual").items()}
 
 
-async def started(make_stack: MakeStack, folder: Path) -> tuple[Stack, dict[str, Certificates]]:
+@pytest.fixture(scope="module")
+def certified(
+    tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB
+) -> Iterator[tuple[Stack, dict[str, Certificates]]]:
     """A stack whose services have certificates of one authority, each its own."""
-    ca = trustme.CA()
+    folder, ca = tmp_path_factory.mktemp("tls"), trustme.CA()
     each = {kind: Certificates(folder / kind, ca) for kind in KINDS}
     env = {kind: settings(kind, each[kind]) for kind in KINDS}
-    return await make_stack(env=env), each
+    with lend_mongodb() as lent:
+        for stack in running(Stack(sim_config(folder, env=env, **lent))):
+            yield stack, each
 
 
 async def asked(stack: Stack, message: str) -> dict[str, object]:
@@ -45,9 +51,9 @@ async def asked(stack: Stack, message: str) -> dict[str, object]:
 
 
 async def test_the_platform_answers_and_a_stranger_is_refused(
-    make_stack: MakeStack, tmp_path: Path
+    certified: tuple[Stack, dict[str, Certificates]],
 ) -> None:
-    stack, each = await started(make_stack, tmp_path)
+    stack, each = certified
     question = "Which sea is the deepest?"
     first = await asked(stack, question)
 
@@ -75,9 +81,9 @@ async def test_the_platform_answers_and_a_stranger_is_refused(
 
 
 async def test_another_authority_is_taken_up_while_answers_are_streamed(
-    make_stack: MakeStack, tmp_path: Path
+    certified: tuple[Stack, dict[str, Certificates]],
 ) -> None:
-    stack, each = await started(make_stack, tmp_path)
+    stack, each = certified
     seen: list[list[flows.Event]] = [[] for _ in range(STREAMS)]
 
     async def read(number: int) -> None:

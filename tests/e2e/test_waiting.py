@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 
 import httpx
+import pytest
 
 from e2e import flows
 from parley_devstack.stack import Stack
 from support.poll import until
-from support.stack import MakeStack
+from support.stack import LendMongoDB, running, sim_config
 
 SMALL = {
     "PARLEY_INFERENCE_SIM_CONCURRENCY": "2",
@@ -20,6 +22,9 @@ SMALL = {
 # What fills an engine of two: it is given a quarter more than it batches.
 FILLING = 3
 ASKED = 12
+ASKERS = 3
+# As many of one user may wait as one of these asks.
+SHARE = {"PARLEY_SESSION_MAX_QUEUED_RUNS_OF_USER": str(ASKED // ASKERS)}
 MESSAGE = "[[sim:length tokens=40]] [[sim:slow itl=0.01]] Number {}"
 HOLD = {
     "message": "[[sim:length tokens=400]] [[sim:slow itl=1]] Hold.",
@@ -27,6 +32,15 @@ HOLD = {
     "options": {"cache": "bypass"},
 }
 ROOM = re.compile(r"^parley_session_fleet_room (\S+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, lend_mongodb: LendMongoDB) -> Iterator[Stack]:
+    """A small engine before two sessions and a worker."""
+    folder = tmp_path_factory.mktemp("waiting")
+    env = {"inference": SMALL, "session": SHARE}
+    with lend_mongodb() as lent:
+        yield from running(Stack(sim_config(folder, sessions=2, workers=1, env=env, **lent)))
 
 
 async def room(stack: Stack) -> list[float]:
@@ -39,16 +53,13 @@ async def room(stack: Stack) -> list[float]:
     return shown
 
 
-async def test_twelve_wait_for_an_engine_of_two_and_all_are_answered(
-    make_stack: MakeStack,
-) -> None:
-    stack = await make_stack(sessions=2, workers=1, env={"inference": SMALL})
+async def test_twelve_wait_for_an_engine_of_two_and_all_are_answered(stack: Stack) -> None:
     told: dict[int, list[flows.Event]] = {number: [] for number in range(ASKED)}
 
     async def ask(number: int) -> None:
         body = {"message": MESSAGE.format(number), "stream": True, "options": {"cache": "bypass"}}
         async with (
-            flows.client(stack.url, user=f"user-{number % 3}") as http,
+            flows.client(stack.url, user=f"user-{number % ASKERS}") as http,
             http.stream("POST", "/chat", json=body) as response,
         ):
             assert response.status_code == 201, await response.aread()
@@ -77,9 +88,7 @@ async def test_twelve_wait_for_an_engine_of_two_and_all_are_answered(
         assert places(number) == sorted(places(number), reverse=True)
 
 
-async def test_a_users_share_is_told_with_429_and_retry_after(make_stack: MakeStack) -> None:
-    env = {"inference": SMALL, "session": {"PARLEY_SESSION_MAX_QUEUED_RUNS_OF_USER": "2"}}
-    stack = await make_stack(env=env)
+async def test_a_users_share_is_told_with_429_and_retry_after(stack: Stack) -> None:
     async with flows.client(stack.url) as http:
         accepted = []
 
@@ -98,9 +107,8 @@ async def test_a_users_share_is_told_with_429_and_retry_after(make_stack: MakeSt
             assert (await http.post(f"/runs/{run}/cancel")).status_code == 202
 
 
-async def test_messages_wait_in_a_chat_and_are_answered_in_order(make_stack: MakeStack) -> None:
-    stack = await make_stack(sessions=2)
-    async with flows.client(stack.url) as http:
+async def test_messages_wait_in_a_chat_and_are_answered_in_order(sim_stack: Stack) -> None:
+    async with flows.client(sim_stack.url, user="waits") as http:
         first = await flows.ask(http, "/chat", "Begin.")
         path = f"/chat/{first['chatID']}/completion"
         slow = "[[sim:length tokens=60]] [[sim:slow itl=0.02]] Number 0"
