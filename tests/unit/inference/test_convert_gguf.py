@@ -61,6 +61,7 @@ def test_a_converted_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.Mo
     def write(gguf: Path, folder: Path) -> None:
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "a.safetensors"):
             (folder / name).write_text("{}")
+        (folder / "a.safetensors").chmod(0o600)
 
     monkeypatch.setattr(convert_gguf, "_write_model", write)
     gguf = tmp_path / "model.gguf"
@@ -69,3 +70,5 @@ def test_a_converted_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.Mo
     assert convert_gguf.convert(gguf, out, sha256=convert_gguf.sha256_of(gguf)) is True
     assert convert_gguf.is_model_folder(out)
     assert list(out.parent.iterdir()) == [out]
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o644}
+    assert out.stat().st_mode & 0o777 == 0o755

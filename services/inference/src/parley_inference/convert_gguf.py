@@ -59,7 +59,10 @@ def convert(gguf: Path, out: Path, *, sha256: str = "") -> bool:
         _write_model(gguf, work)
         if not is_model_folder(work):
             raise ConversionError("the converted folder is incomplete")
+        # Who serves it is somebody else: the folder and the weights are made for their maker alone.
         work.chmod(0o755)
+        for path in work.iterdir():
+            path.chmod(0o644)
         _flush(work)
         if out.is_dir():
             out.rmdir()  # empty, as checked above; rename needs the name free
