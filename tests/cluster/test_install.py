@@ -11,6 +11,7 @@ import pytest
 
 from support import cluster as kubernetes
 from support.cluster import DEPLOYMENTS, READY, RELEASE, Cluster
+from support.confined import AS_IT_SHOULD_BE, program
 from support.poll import until
 
 # What each component counts when it is used.
@@ -20,23 +21,6 @@ USED = {
     "cache": "parley_cache_lookups_total",
     "inference": "parley_inference_finished_total",
 }
-# Run in a container. Process 1 is the service itself.
-INSIDE = """
-import os, shutil
-assert os.getuid() == 65532 and os.getgid() == 65532
-assert b"parley_" in open("/proc/1/cmdline", "rb").read()
-found = [tool for tool in ("pip", "pip3", "gcc", "cc", "make") if shutil.which(tool)]
-assert not found, found
-for folder in ("/", "/opt/parley", "/usr/local"):
-    try:
-        open(folder + "/written", "w")
-    except OSError:
-        continue
-    raise AssertionError(folder + " can be written to")
-open("/tmp/written", "w").close()
-assert not os.path.exists("/var/run/secrets/kubernetes.io") or MAY_ASK
-print("as it should be")
-"""
 
 
 async def ask(http: httpx.AsyncClient, number: int) -> int:
@@ -64,8 +48,8 @@ def test_a_container_is_nobody_and_can_write_and_build_nothing(
     cluster: Cluster, component: str
 ) -> None:
     pod = cluster.pods(component)[0]
-    program = INSIDE.replace("MAY_ASK", str(component in {"session", "worker"}))
-    assert "as it should be" in cluster.kubectl("exec", pod, "--", "python", "-c", program)
+    asking = program(may_ask=component in {"session", "worker"})
+    assert AS_IT_SHOULD_BE in cluster.kubectl("exec", pod, "--", "python", "-c", asking)
 
 
 async def all_are_used(
@@ -100,8 +84,8 @@ def test_a_change_of_settings_rolls_its_pods_and_no_others(cluster: Cluster) -> 
     for component in set(DEPLOYMENTS) - {"gateway"}:
         assert set(cluster.pods(component)) == before[component]
     pod = cluster.pods("gateway")[0]
-    program = "import os; print(os.environ['PARLEY_GATEWAY_HEARTBEAT_SECONDS'])"
-    assert cluster.kubectl("exec", pod, "--", "python", "-c", program) == "7\n"
+    asking = "import os; print(os.environ['PARLEY_GATEWAY_HEARTBEAT_SECONDS'])"
+    assert cluster.kubectl("exec", pod, "--", "python", "-c", asking) == "7\n"
 
 
 def test_pods_of_a_tier_are_evicted_one_at_a_time(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 import httpx
@@ -16,9 +17,53 @@ from support.fault_table import Table
 pytestmark = pytest.mark.timeout(3600)
 # An answer is at none of the cache's pods.
 STREAMING = ("gateway", "session", "worker", "inference")
+# Where an abrupt end breaks what is in progress; another engine goes on within the second.
+BROKEN = ("gateway", "session", "worker")
+LIVE, ENDED = "parley_session_live_runs", "parley_session_runs_total"
 ON_THE_NODE = pytest.mark.skipif(
     "PARLEY_CLUSTER_TASKS" not in os.environ, reason="PARLEY_CLUSTER_TASKS is not set"
 )
+
+
+async def try_fault(
+    cluster: Cluster,
+    table: Table,
+    fault: str,
+    component: str,
+    strike: Callable[[], object],
+    *,
+    disturbs: bool = False,
+) -> None:
+    """Strike a component in mid-answer. `disturbs`: some of its answers must have been.
+
+    Workers are struck when each makes answers, and those that stay must have ended some since.
+    """
+    made: list[float] = []
+
+    def strike_at_work() -> None:
+        if component == "worker":
+            made.extend(
+                cluster.until(lambda: _all_at_work(cluster), "every worker to make answers")
+            )
+        strike()
+
+    before = cluster.metrics("worker", ENDED)
+    row = await disrupt(cluster, fault, component, strike_at_work)
+    table.add(row)
+    assert not disturbs or row.disturbed, row
+    if component == "worker":
+        cluster.rolled_out("worker")
+        after = cluster.metrics("worker", ENDED)
+        assert any(count > before.get(pod, 0) for pod, count in after.items()), after
+        table.notes.append(
+            f"worker, {fault}: it struck when workers made {sum(made):.0f} of the answers"
+        )
+
+
+def _all_at_work(cluster: Cluster) -> list[float]:
+    """How many answers each worker makes; nothing while one makes none."""
+    live = list(cluster.metrics("worker", LIVE).values())
+    return live if all(live) else []
 
 
 @pytest.mark.parametrize("component", STREAMING)
@@ -33,7 +78,7 @@ async def test_a_pod_that_is_asked_to_go_ends_by_itself(
         cluster.until(lambda: cluster.exit_code(pod) is not None, f"the end of {pod}")
 
     try:
-        table.add(await disrupt(cluster, "pod deleted", component, strike))
+        await try_fault(cluster, table, "pod deleted", component, strike)
         # Past its grace it would have been killed: 137.
         assert await asyncio.to_thread(cluster.exit_code, pod) == 0
     finally:
@@ -50,7 +95,8 @@ async def test_a_pod_is_deleted_without_grace(
     def strike() -> None:
         cluster.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 
-    table.add(await disrupt(cluster, "pod deleted, no grace", component, strike))
+    disturbs = component in BROKEN
+    await try_fault(cluster, table, "pod deleted, no grace", component, strike, disturbs=disturbs)
     cluster.rolled_out(component)
 
 
@@ -62,7 +108,8 @@ async def test_a_container_is_killed(cluster: Cluster, table: Table, component: 
     def strike() -> None:
         cluster.task(container, "kill", "-s", "SIGKILL")
 
-    table.add(await disrupt(cluster, "container killed", component, strike))
+    disturbs = component in BROKEN
+    await try_fault(cluster, table, "container killed", component, strike, disturbs=disturbs)
     cluster.rolled_out(component)
 
 
@@ -77,7 +124,8 @@ async def test_a_container_hangs(cluster: Cluster, table: Table, component: str)
         with cluster.frozen(container):
             cluster.until(lambda: not cluster.ready(pod), f"{pod} not ready")
 
-    table.add(await disrupt(cluster, "container frozen", component, strike))
+    disturbs = component in BROKEN
+    await try_fault(cluster, table, "container frozen", component, strike, disturbs=disturbs)
     cluster.rolled_out(component)
 
 
@@ -106,8 +154,10 @@ async def test_a_tier_is_rolled(cluster: Cluster, table: Table, component: str) 
     def strike() -> None:
         cluster.kubectl("rollout", "restart", f"deployment/{DEPLOYMENTS[component]}")
         cluster.rolled_out(component)
+        if component == "worker":
+            cluster.until(lambda: _all_at_work(cluster), "the new workers to make answers")
 
-    table.add(await disrupt(cluster, "rolling restart", component, strike))
+    await try_fault(cluster, table, "rolling restart", component, strike)
 
 
 @pytest.mark.parametrize("component", STREAMING)
@@ -117,7 +167,7 @@ async def test_a_tier_is_scaled(cluster: Cluster, table: Table, component: str) 
         cluster.scale(component, 1)
         cluster.until(lambda: cluster.has(component, 1), "one pod")
 
-    table.add(await disrupt(cluster, "scaled to 3, then to 1", component, strike))
+    await try_fault(cluster, table, "scaled to 3, then to 1", component, strike)
 
 
 async def test_an_upgrade_is_rolled_back(cluster: Cluster, table: Table) -> None:

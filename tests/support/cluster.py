@@ -4,6 +4,8 @@ KUBECONFIG names the cluster. PARLEY_CLUSTER_IMAGE is a command that builds an i
 makes it known to the cluster; it is called with TAG CONTEXT and then arguments of `docker
 build` (`-f FILE`, `--build-arg NAME=VALUE`). PARLEY_CLUSTER_URL may say how the gateway's
 Service is reached; without it, its cluster address must answer to this machine.
+PARLEY_CLUSTER_LOAD is a command that makes an image known there out of a FILE, as `docker
+save` writes it; only real engines need it.
 
 Two more open what only the keeper of a node can do; tests that need one are skipped without
 it. PARLEY_CLUSTER_TASKS is a command as `ctr -n k8s.io tasks` on the node of all pods.
@@ -24,6 +26,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,10 +91,14 @@ def run(command: Sequence[str], *, given: str | None = None, timeout: float = CO
 
 
 class Cluster:
-    """One namespace of a cluster, in which pods are restricted."""
+    """One namespace of a cluster, in which pods are restricted.
 
-    def __init__(self, namespace: str) -> None:
+    `patience`: seconds that anything there may take.
+    """
+
+    def __init__(self, namespace: str, patience: int = READY) -> None:
         self.namespace = namespace
+        self.patience = patience
         # Ends what waits in `until`.
         self.stop = threading.Event()
         # What the release was installed with; None: something was changed beside it.
@@ -110,9 +117,10 @@ class Cluster:
         found: Document = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
 
-    def helm(self, *arguments: str, timeout: float = READY + 60) -> str:
+    def helm(self, *arguments: str) -> str:
         """Call Helm in the namespace."""
-        return run([self.helm_binary, "-n", self.namespace, *arguments], timeout=timeout)
+        command = [self.helm_binary, "-n", self.namespace, *arguments]
+        return run(command, timeout=self.patience + 60)
 
     def create(self) -> None:
         """Make the namespace; what does not keep to `restricted` is refused in it."""
@@ -129,7 +137,7 @@ class Cluster:
         self.kubectl("apply", "-f", str(manifest))
         self.rolled_out("stores")
 
-    def install(self, values: Document, *, wait: int = READY) -> str:
+    def install(self, values: Document) -> str:
         """Install the chart, or upgrade to these values, and wait until all is ready."""
         self._values = None
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -137,7 +145,7 @@ class Cluster:
             file.flush()
             said = self.helm(
                 "upgrade", "--install", RELEASE, str(CHART), "-f", file.name,
-                "--wait", f"--timeout={wait}s", timeout=wait + 60,
+                "--wait", f"--timeout={self.patience}s",
             )  # fmt: skip
         self._values = values
         return said
@@ -151,7 +159,7 @@ class Cluster:
     def rollback(self) -> None:
         """Go back to the release's previous revision, and wait until all is ready."""
         self._values = None
-        self.helm("rollback", RELEASE, "--wait", f"--timeout={READY}s")
+        self.helm("rollback", RELEASE, "--wait", f"--timeout={self.patience}s")
 
     def until(self, happened: Callable[[], T], what: str) -> T:
         """Wait for something to happen to the cluster. Raises Stopped once `stop` is set."""
@@ -161,7 +169,7 @@ class Cluster:
                 raise Stopped(what)
             return happened()
 
-        return until_sync(look, READY, what, longest_pause=LOOK)
+        return until_sync(look, self.patience, what, longest_pause=LOOK)
 
     def at_rest(self) -> bool:
         """Whether every pod that the release wants is ready, and there is no other."""
@@ -258,6 +266,14 @@ class Cluster:
         """Whether a pod is ready."""
         return _is_ready(self.get("pod", pod))
 
+    def seconds_to_ready(self, pod: str) -> float:
+        """How long after it was made a pod was ready; whole seconds."""
+        found = self.get("pod", pod)
+        [ready] = [c for c in found["status"]["conditions"] if c["type"] == "Ready"]
+        moments = (found["metadata"]["creationTimestamp"], ready["lastTransitionTime"])
+        made, became = map(datetime.fromisoformat, moments)
+        return (became - made).total_seconds()
+
     def restarts(self, pod: str, container: str) -> int:
         """How often a container of a pod was started again."""
         statuses = self.get("pod", pod)["status"]["containerStatuses"]
@@ -304,9 +320,9 @@ class Cluster:
 
 
 @contextmanager
-def namespace() -> Iterator[Cluster]:
+def namespace(patience: int = READY) -> Iterator[Cluster]:
     """A namespace while the block runs; what fails in it is told with what the cluster says."""
-    made = Cluster(f"parley-{uuid.uuid4().hex[:6]}")
+    made = Cluster(f"parley-{uuid.uuid4().hex[:6]}", patience)
     made.create()
     try:
         yield made
@@ -333,6 +349,11 @@ def image(tag: str, context: Path, *arguments: str) -> None:
     """Build an image and load it into the cluster."""
     run([*shlex.split(needed("PARLEY_CLUSTER_IMAGE")), tag, str(context), *arguments],
         timeout=BUILD)  # fmt: skip
+
+
+def load(file: Path) -> None:
+    """Make an image known to the cluster out of a file."""
+    run([*shlex.split(needed("PARLEY_CLUSTER_LOAD")), str(file)], timeout=BUILD)
 
 
 def platform_image(name: str) -> None:
@@ -372,9 +393,15 @@ def values() -> Document:
         "session": {
             "replicas": 2,
             "resources": tiny,
-            "settings": {"leaseSeconds": 3, "sweepSeconds": 1, "shutdownGraceSeconds": 15},
+            # Room for half of a crowd of 24: the others' answers wait, and workers make them.
+            "settings": {
+                "leaseSeconds": 3,
+                "sweepSeconds": 1,
+                "shutdownGraceSeconds": 15,
+                "maxLiveRuns": 6,
+            },
         },
-        "worker": {"replicas": 1, "resources": tiny},
+        "worker": {"replicas": 2, "resources": tiny, "settings": {"maxLiveRuns": 64}},
         "cache": {"replicas": 2, "resources": tiny},
         "inference": {
             "pool": {

@@ -113,7 +113,7 @@ async def under_load(
         answers = _in_progress(ledger, {client.name for client in crowd.clients}, began, ended)
         # Nothing is made twice: the same requests are the same answers.
         await crowd.repeat()
-    evidence = await _evidence(cluster, url, ledger)
+    evidence = await evidence_of(cluster, url, ledger)
     verdict = judge(ledger, evidence, log_ttl_seconds=LOG_TTL_SECONDS)
     return Struck(began, answers, evidence, verdict)
 
@@ -169,7 +169,8 @@ def _in_progress(ledger: Ledger, readers: set[str], began: float, ended: float) 
     ]
 
 
-async def _evidence(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:
+async def evidence_of(cluster: Cluster, url: str, ledger: Ledger) -> Evidence:
+    """Collect what a platform on a cluster has, once every run is at its end."""
     with (
         forwarded(cluster, "deployment/stores", 27017) as mongodb,
         forwarded(cluster, "deployment/stores", 6379) as redis,
