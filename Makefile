@@ -184,16 +184,30 @@ fi; \
 endef
 
 # POCKET_K8S= names a script that brings a cluster of one node up and down, on this machine.
+define bring_up
+if [ -n "$(POCKET_K8S)" ]; then \
+	$(POCKET_K8S) up || exit; trap '$(POCKET_K8S) down' EXIT; \
+	export KUBECONFIG="$$($(POCKET_K8S) kubeconfig)" PARLEY_CLUSTER_IMAGE='$(POCKET_K8S) image' \
+		PARLEY_CLUSTER_LOAD='$(POCKET_K8S) load'; \
+	state=$$(dirname "$$KUBECONFIG"); \
+	export PARLEY_CLUSTER_TASKS="ctr -a $$state/containerd.sock -n k8s.io tasks" \
+		PARLEY_CLUSTER_API_PID="$$(cat "$$state/apiserver.pid")"; \
+fi;
+endef
+
 .PHONY: test-cluster
 test-cluster: .dev  ## Install, scale and break the chart on the cluster of KUBECONFIG (CONTRIBUTING.md)
-	@$(find_helm) $(find_prometheus) if [ -n "$(POCKET_K8S)" ]; then \
-		$(POCKET_K8S) up || exit; trap '$(POCKET_K8S) down' EXIT; \
-		$(POCKET_K8S) keda || echo 'No KEDA: its test is skipped'; \
-		export KUBECONFIG="$$($(POCKET_K8S) kubeconfig)" PARLEY_CLUSTER_IMAGE='$(POCKET_K8S) image'; \
-		state=$$(dirname "$$KUBECONFIG"); \
-		export PARLEY_CLUSTER_TASKS="ctr -a $$state/containerd.sock -n k8s.io tasks" \
-			PARLEY_CLUSTER_API_PID="$$(cat "$$state/apiserver.pid")"; \
-	fi; $(PYTEST) tests/cluster $(ARGS)
+	@$(find_helm) $(find_prometheus) $(bring_up) \
+	if [ -n "$(POCKET_K8S)" ]; then $(POCKET_K8S) keda || echo 'No KEDA: its test is skipped'; fi; \
+	$(PYTEST) tests/cluster -m 'not vllm' $(ARGS)
+
+# The engine's image as `make images IMAGES=inference-cpu` built it; BUILDER= as there.
+.PHONY: test-cluster-vllm
+test-cluster-vllm:  ## Engines on vLLM as pods there, one, two and one again while chats flow (BUILDER=)
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	@$(find_helm) $(bring_up) \
+	PARLEY_TEST_BUILDER='$(BUILDER)' $(PYTEST) tests/cluster -m vllm $(ARGS)
+	@[ ! -e reports/cluster_vllm.md ] || cat reports/cluster_vllm.md
 
 .PHONY: bench-durability
 bench-durability: .dev  ## Streamed tokens per second with the run log against without it
@@ -260,6 +274,13 @@ images: .dev  ## Build the images (IMAGES= BUILDER= REGISTRY= TAG= COMMAND=); pr
 	$(PY) tools/images.py $(IMAGES) $(if $(BUILDER),--builder '$(BUILDER)') \
 		$(if $(COMMAND),--command '$(COMMAND)') $(if $(REGISTRY),--registry $(REGISTRY)) \
 		$(if $(TAG),--tag $(TAG)) $(ARGS)
+
+# Those that are built; what is not is skipped. BUILDER= as above.
+.PHONY: test-images
+test-images:  ## Start the engines' images as the chart's pods are, and have each answer (BUILDER=)
+	@$(MAKE) --no-print-directory setup ENGINE=vllm
+	PARLEY_TEST_BUILDER='$(BUILDER)' $(PYTEST) tests/containers $(ARGS)
+	@[ ! -e reports/images.md ] || cat reports/images.md
 
 # One bill an image, from the lock that the image is installed from, held against the schema.
 BILLS := gateway session cache inference-base inference-cpu inference-gpu

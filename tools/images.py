@@ -98,23 +98,39 @@ class Builder:
     def __init__(self, command: str, extra: str = "") -> None:
         self._command = shlex.split(command)
         self._extra = shlex.split(extra)
-        self._dialect = Path(self._command[0]).name
-        if self._dialect not in BUILDERS:
-            raise Failed(f"{self._dialect!r} is not one of {', '.join(BUILDERS)}")
+        self.dialect = Path(self._command[0]).name
+        if self.dialect not in BUILDERS:
+            raise Failed(f"{self.dialect!r} is not one of {', '.join(BUILDERS)}")
 
     def build(self, tag: str, context: Path, arguments: Sequence[str]) -> Built:
         """Build an image; what it says of itself."""
         _run([*self._command, "build", *self._extra, "-t", tag, *arguments, str(context)])
-        if self._dialect == "buildah":
-            config = json.loads(self._ask("inspect", "--type", "image", tag))["OCIv1"]["config"]
-            size: Any = json.loads(self._ask("images", "--json", tag))[0]["size"]
+        return self.built(tag)
+
+    def built(self, tag: str) -> Built:
+        """Ask an image what it says of itself. Raises Failed where there is none."""
+        if self.dialect == "buildah":
+            config = json.loads(self.ask("inspect", "--type", "image", tag))["OCIv1"]["config"]
+            size: Any = json.loads(self.ask("images", "--json", tag))[0]["size"]
         else:
-            [found] = json.loads(self._ask("image", "inspect", tag))
+            [found] = json.loads(self.ask("image", "inspect", tag))
             config, size = found["Config"], f"{found['Size'] / 1e6:.0f} MB"
         return Built(size, config.get("User", ""), config.get("Labels") or {})
 
-    def _ask(self, *arguments: str) -> str:
-        return _run([*self._command, *arguments], quiet=True)
+    def save(self, tag: str, file: Path) -> None:
+        """Write an image into a file, as `docker save` does."""
+        if self.dialect == "buildah":
+            self.ask("push", "--quiet", tag, f"docker-archive:{file}:{tag}")
+        else:
+            self.ask("save", "--output", str(file), tag)
+
+    def ask(self, *arguments: str) -> str:
+        """Call the builder; what it says. Raises Failed."""
+        return _run(self.command(*arguments), quiet=True)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command line of the builder."""
+        return [*self._command, *arguments]
 
 
 def check(name: str, built: Built, version: str, revision: str) -> None:

@@ -21,6 +21,7 @@ from parley_kit.rpc.client import open_channel
 from support.poll import TIMEOUT, until
 
 CALL_SECONDS = 30.0
+REPLICA = (sys.executable, "-m", "parley_inference")
 
 
 @dataclass
@@ -168,14 +169,14 @@ async def sim_replica(**settings: Any) -> AsyncIterator[tuple[Replica, Client]]:
 
 
 class ReplicaProcess:
-    """``python -m parley_inference`` with settings from ``environment``."""
+    """``python -m parley_inference`` with settings from ``environment``; or another command."""
 
     def __init__(
-        self, environment: dict[str, str], log: Path, python: str = sys.executable
+        self, environment: dict[str, str], log: Path, command: Sequence[str] = REPLICA
     ) -> None:
         self._environment = environment
         self._log = log
-        self._python = python
+        self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
         self.admin_port = 0
@@ -218,9 +219,7 @@ class ReplicaProcess:
         }
         with self._log.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
-                self._python,
-                "-m",
-                "parley_inference",
+                *self._command,
                 env=environment,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def small_model() -> Path:
     return model
 
 
+def model_for_all(folder: Path) -> Path:
+    """A copy of the model that everybody may read, as nobody in a container has to."""
+    shutil.copytree(small_model(), folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    return folder
+
+
 def changed_model(folder: Path, **config: object) -> Path:
     """The model with another configuration; its other files are links."""
     model = small_model()
@@ -79,7 +89,8 @@ def vllm_process(folder: Path, **settings: object) -> ReplicaProcess:
         "grammar_seconds": 60,
     } | settings
     environment = {f"PARLEY_INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
-    return ReplicaProcess(environment, folder / "log", python=str(python))
+    command = (str(python), "-m", "parley_inference")
+    return ReplicaProcess(environment, folder / "log", command)
 
 
 async def ended(pid: int, seconds: float) -> None:
