@@ -60,9 +60,14 @@ test:  ## Every suite: unit and integration, end to end on sim, end to end on vL
 	@$(MAKE) --no-print-directory test-fast test-e2e test-vllm
 	@echo "make test passed in $$(( $$(date +%s) - $(BEGAN) )) s"
 
+# Tests wait more than they compute: TEST_WORKERS=2 gives whole files to so many processes, each
+# with stores of its own (docs/adr/0024); 0: all in one.
+TEST_WORKERS ?= 0
+IN_WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
 .PHONY: test-fast
 test-fast: .dev
-	$(PYTEST) tests/unit tests/integration -m 'not vllm' $(ARGS)
+	$(PYTEST) tests/unit tests/integration -m 'not vllm' $(IN_WORKERS) $(ARGS)
 
 .PHONY: test-unit
 test-unit: .dev  ## Tests that start no server
@@ -70,11 +75,11 @@ test-unit: .dev  ## Tests that start no server
 
 .PHONY: test-integration
 test-integration: .dev  ## Tests of one service with real stores
-	$(PYTEST) tests/integration -m 'not vllm' $(ARGS)
+	$(PYTEST) tests/integration -m 'not vllm' $(IN_WORKERS) $(ARGS)
 
 .PHONY: test-e2e
 test-e2e: .dev  ## The whole platform on the sim engine, and the first of its faults
-	$(PYTEST) tests/e2e tests/faults -m 'not vllm and not faults' $(ARGS)
+	$(PYTEST) tests/faults tests/e2e -m 'not vllm and not faults' $(IN_WORKERS) $(ARGS)
 
 .PHONY: test-vllm
 test-vllm:  ## The whole platform on vLLM with the small model

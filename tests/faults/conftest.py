@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,9 @@ from support.fault_stack import FaultStack
 from support.fault_table import Table
 
 TABLE = pytest.StashKey[Table]()
+# The page of a worker process, and what that calls it.
+PAGE = pytest.StashKey[str]()
+TOLD = "parley fault matrix"
 REPORT = "fault_matrix.md"
 VLLM_REPORT = "fault_matrix_vllm.md"
 
@@ -27,14 +31,33 @@ def table(pytestconfig: pytest.Config) -> Iterator[Table]:
     made.write(checkout().root / "reports" / (VLLM_REPORT if on_vllm else REPORT))
 
 
+def _page(config: pytest.Config) -> str:
+    """The table that this process has made, if it has any rows."""
+    made = config.stash.get(TABLE, None)
+    return made.markdown() if made is not None and made.rows else ""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell it the controller, where this is a worker process of pytest-xdist."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told[TOLD] = _page(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker process has told."""
+    if page := getattr(node, "workeroutput", {}).get(TOLD):
+        node.config.stash[PAGE] = page
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table."""
-    made = config.stash.get(TABLE, None)
-    if made is not None and made.rows:
+    if page := config.stash.get(PAGE, "") or _page(config):
         terminalreporter.section("fault matrix")
-        terminalreporter.write_line(made.markdown())
+        terminalreporter.write_line(page)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
