@@ -22,7 +22,9 @@ SOURCES := services/gateway/src services/session/src services/cache/src services
 	services/kit/src loadtest/src tools/devstack/src tools/simulation/parley_simulation \
 	tools/pair_judge/parley_pair_judge \
 	examples/python tools/settings_doc.py tools/chart_schema.py tools/crds.py \
-	tools/images.py tools/proto_surface.py tools/sbom.py tests/support tests/faults tests/mixed
+	tools/images.py tools/proto_surface.py tools/sbom.py tests/conftest.py tests/support tests/chart \
+	tests/faults tests/mixed tests/scan tests/upstreams \
+	$(filter-out %/cache_semantic %/__pycache__,$(wildcard tests/unit/* tests/integration/*))
 
 ##@ Use it
 

@@ -112,7 +112,7 @@ async def prepared(kube: Kube, crds: list[Document]) -> Server:
 async def _plurals(client: httpx.AsyncClient) -> dict[tuple[str, str], str]:
     listed = (await client.get("/apis")).json()["groups"]
     versions = ["v1", *(each["groupVersion"] for group in listed for each in group["versions"])]
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for version in versions:
         path = "/api/v1" if version == "v1" else f"/apis/{version}"
         answer = await client.get(path)

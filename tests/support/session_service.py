@@ -34,6 +34,24 @@ class Stream:
     done: pb.RunDone | None = None
     failed: pb.RunFailed | None = None
 
+    @property
+    def acceptance(self) -> pb.RunAccepted:
+        """How it was accepted; it must have been."""
+        assert self.accepted is not None, "the run was not accepted"
+        return self.accepted
+
+    @property
+    def answer(self) -> pb.RunDone:
+        """How it was done; it must have been."""
+        assert self.done is not None, "the run was not done"
+        return self.done
+
+    @property
+    def failure(self) -> pb.RunFailed:
+        """How it failed; it must have."""
+        assert self.failed is not None, "the run did not fail"
+        return self.failed
+
     def take(self, event: pb.RunEvent) -> None:
         """Add an event; checks their order and their offsets."""
         kind = event.WhichOneof("event")

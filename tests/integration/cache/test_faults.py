@@ -56,7 +56,7 @@ async def test_a_killed_redis_makes_misses_and_unconfirmed_invalidations(
 
         async def answers() -> bool:
             found = await call_unary(stub.Lookup, LOOKUP, timeout=5)
-            return found.reason == "not_found"
+            return bool(found.reason == "not_found")
 
         await until(answers, what="look-ups to reach the store again")
         assert (await call_unary(stub.Store, wire_store(), timeout=5)).stored
@@ -237,7 +237,7 @@ async def test_a_damaged_record_is_a_miss_and_is_replaced(
             await raw.set(name, b"")
         case "wrong type":
             await raw.delete(name)
-            await raw.rpush(name, "a list")  # type: ignore[misc]
+            await raw.rpush(name, "a list")
         case _:
             await raw.set(name, await raw.get(other))  # type: ignore[arg-type]
     found = await store.get(key)
@@ -306,7 +306,7 @@ async def test_too_many_barriers_are_widened_to_the_whole_tenant(
     for number in range(60):
         await store.invalidate(TENANT, Selector(chat_id=f"c{number}"), dry_run=False)
     [meta] = [name async for name in raw.scan_iter("*:meta")]
-    assert await raw.hlen(meta) <= 40  # type: ignore[misc]
+    assert await raw.hlen(meta) <= 40
     for number in (0, 30, 59):
         for stamp in (before, None):
             result = await put(store, clock, query("x"), chat=f"c{number}", stamp=stamp)

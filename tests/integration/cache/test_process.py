@@ -118,10 +118,10 @@ async def test_every_transaction_keeps_to_one_slot_of_a_cluster(tmp_path: Path) 
     with running(server):
         url = f"redis://127.0.0.1:{server.port}"
         raw = redis_asyncio.Redis.from_url(url, socket_timeout=None)
-        await raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await raw.cluster("addslotsrange", 0, 16383)
 
         async def whole() -> bool:
-            state = await raw.execute_command("CLUSTER INFO")
+            state = await raw.cluster("info")
             return bool(state["cluster_state"] == "ok")
 
         await until(whole)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from parley.cache.v1 import cache_pb2 as pb
+from pydantic import SecretStr
 
 from parley_cache.bootstrap import serving
 from parley_cache.config import CacheSettings
@@ -83,10 +84,10 @@ async def test_other_replicas_hear_of_answers_and_of_their_end(
             chat = "chat-2" if "chat_id" in selector else "chat-1"
             await keep(one, question, source_chat_id=chat, source_message_id=f"{chat}-1")
             await served(two)
-            dry = pb.InvalidateRequest(tenant="acme", dry_run=True, **selector)  # type: ignore[arg-type]
+            dry = pb.InvalidateRequest(tenant="acme", dry_run=True, **selector)
             assert (await call_unary(two.Invalidate, dry, timeout=10)).entries == 1
             await served(one)
-            gone = pb.InvalidateRequest(tenant="acme", **selector)  # type: ignore[arg-type]
+            gone = pb.InvalidateRequest(tenant="acme", **selector)
             assert (await call_unary(two.Invalidate, gone, timeout=10)).entries == 1
             await refused(one)
             await refused(two)
@@ -144,7 +145,11 @@ async def test_without_its_model_the_exact_tier_serves_alone(redis_url: str, ser
 
 async def test_where_it_must_be_on_a_missing_model_ends_the_start(redis_url: str) -> None:
     settings = CacheSettings(
-        redis_url=redis_url, port=0, admin_port=0, semantic="on", embedding_model="/nowhere"
+        redis_url=SecretStr(redis_url),
+        port=0,
+        admin_port=0,
+        semantic="on",
+        embedding_model="/nowhere",
     )
     with pytest.raises(StartupError, match=r"model\.onnx is missing"):
         async with serving(settings):
@@ -157,7 +162,9 @@ async def test_a_calibration_of_another_model_is_not_used(redis_url: str, serve:
         await keep(stub)
         await served(stub)
         model = WordModel("words:2")
-        settings = CacheSettings(redis_url=redis_url, port=0, admin_port=0, semantic="on")
+        settings = CacheSettings(
+            redis_url=SecretStr(redis_url), port=0, admin_port=0, semantic="on"
+        )
         with pytest.raises(StartupError, match="words:2"):
             async with serving(settings, model=model):
                 pytest.fail("it started")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from parley.cache.v1 import cache_pb2 as pb
 
+from parley_cache.bootstrap import Running
+from parley_cache.flight import SingleFlight
 from parley_kit.errors import ServiceError
 from parley_kit.rpc.client import call_unary
 from support.cache_wire import Serve, wire_query, wire_store
@@ -30,6 +32,14 @@ async def look(stub: Any, question: str, wait: float = 0.0, **partition: object)
         max_wait_seconds=wait,
     )
     return await call_unary(stub.Lookup, request, timeout=30)
+
+
+def flight_of(running: Running) -> SingleFlight:
+    """Who waits at a service, and for whom."""
+    cache = running.upkeep._cache
+    assert cache is not None
+    assert cache._flight is not None
+    return cache._flight
 
 
 async def test_one_answer_is_made_for_all_who_ask_the_same_or_what_means_the_same(
@@ -55,7 +65,7 @@ async def test_one_answer_is_made_for_all_who_ask_the_same_or_what_means_the_sam
             for stub in (one, two)
             for question in (ASKED, ALIKE, ALIKE + "?")
         ]
-        flights = [running.upkeep._cache._flight for running in (at_one, at_two)]
+        flights = [flight_of(running) for running in (at_one, at_two)]
         await until(lambda: all(f._waiting >= 3 for f in flights), what="all six to wait")
         renewal = pb.RenewLeaseRequest(query=wire_query(ASKED), lease=first.lease)
         renewed = await call_unary(two.RenewLease, renewal, timeout=10)
@@ -96,7 +106,7 @@ async def test_with_redis_gone_everybody_goes_on(valkey_server: ValkeyServer, se
         waiting = asyncio.create_task(look(stub, ALIKE, wait=20.0))
         renewal = pb.RenewLeaseRequest(query=wire_query(ASKED), lease=first.lease)
         await call_unary(stub.RenewLease, renewal, timeout=10)
-        flight = running.upkeep._cache._flight
+        flight = flight_of(running)
         await until(lambda: flight._waiting == 1, what="the other to wait")
         valkey_server.kill()
         missed = await waiting
@@ -138,7 +148,7 @@ async def test_two_replicas_with_two_models_share_the_exact_tier_and_nothing_by_
         assert (await call_unary(one.Store, kept, timeout=10)).stored
 
         async def by_meaning() -> bool:
-            return (await look(one, ALIKE + "?")).verdict == pb.VERDICT_SEMANTIC
+            return bool((await look(one, ALIKE + "?")).verdict == pb.VERDICT_SEMANTIC)
 
         await until(by_meaning)
         assert (await look(two, ASKED)).verdict == pb.VERDICT_EXACT

@@ -16,8 +16,10 @@ TEXT = "".join(ANSWER)
 pytestmark = pytest.mark.integration
 
 
-async def _all(stack: Stack, path: str, body: object, **how: object) -> list[Event]:
-    async with stack.client.stream("POST", path, json=body, **how) as response:
+async def _all(
+    stack: Stack, path: str, body: object, headers: dict[str, str] | None = None
+) -> list[Event]:
+    async with stack.client.stream("POST", path, json=body, headers=headers) as response:
         return [event async for event in events(response)]
 
 

@@ -51,7 +51,9 @@ OPTIONS: dict[str, list[Any]] = {
     "cache": ["", "yes"],
     "whenBusy": ["wait", ""],
 }
-NUMBER_TYPES = [None, True, "7", [], {}, {"$gt": ""}]
+NOT_BOOLEAN: list[Any] = [None, 0, 1, "true", [], {}, {"$gt": ""}]
+NOT_OBJECT: list[Any] = [None, True, 7, "x", [], [{}]]
+NUMBER_TYPES: list[Any] = [None, True, "7", [], {}, {"$gt": ""}]
 
 
 def _not_this(values: list[Any], kind: type) -> list[Any]:
@@ -98,13 +100,10 @@ def _bodies() -> list[tuple[str, str, Any]]:
         ]
         tries.append((route, "options.extra", {"message": "x", "options": {"extra": 1}}))
         for name in ("stream", "background"):
-            tries += [
-                (route, name, {"message": "x", name: value})
-                for value in [None, 0, 1, "true", [], {}, {"$gt": ""}]
-            ]
+            tries += [(route, name, {"message": "x", name: value}) for value in NOT_BOOLEAN]
         tries.append((route, "body", {"message": "x", "background": True, "stream": True}))
         tries.append((route, "extra", {"message": "x", "extra": 1}))
-        tries += [(route, "body", value) for value in [None, True, 7, "x", [], [{}]]]
+        tries += [(route, "body", value) for value in NOT_OBJECT]
     tries.append(("chat", "body", {"stream": True}))
     tries.append(("chat", "body", {"background": True}))
     tries.append(("chat", "body", {"options": {}}))
@@ -285,8 +284,10 @@ async def test_somebody_elses_chat_is_not_found_and_nothing_is_written(stack: St
         ("POST", f"/runs/{run}/cancel", None),
         ("POST", f"/chat/{chat}/messages/{chat}-1/feedback", {"rating": "up"}),
     ):
-        for how in ({"params": {"userID": "eve"}}, {"headers": {"X-User-ID": "eve"}}):
-            response = await stack.client.request(method, path, json=body, **how)
+        for params, headers in (({"userID": "eve"}, {}), ({}, {"X-User-ID": "eve"})):
+            response = await stack.client.request(
+                method, path, json=body, params=params, headers=headers
+            )
             assert _check(response, 404)["code"] == "not_found"
     assert stack.memory.writes == writes
     mine = await stack.client.get("/chats", params={"userID": "eve"})

@@ -85,8 +85,8 @@ async def test_a_key_fixed_to_a_user_is_that_user(
     file, key = ring
     stack = await start_stack(auth="keys", keys_file=file)
     ada = _bearer(key["acme-ada"])
-    for how in ({"params": {"userID": "eve"}}, {"headers": ada | {"X-User-ID": "eve"}}):
-        response = await stack.client.get("/chats", **({"headers": ada} | how))
+    for params, headers in (({"userID": "eve"}, {}), ({}, {"X-User-ID": "eve"})):
+        response = await stack.client.get("/chats", params=params, headers=ada | headers)
         assert response.status_code == 403
         assert response.json()["code"] == "user_not_allowed"
     body = {"message": "x", "userID": "eve"}

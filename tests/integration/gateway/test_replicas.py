@@ -213,7 +213,7 @@ async def test_a_broken_stream_is_attached_at_the_same_replica_where_it_is_the_o
 
 @pytest.mark.parametrize("state", [pb.RUN_STATE_COMPLETED, pb.RUN_STATE_FAILED])
 async def test_a_killed_replicas_run_is_read_to_its_end_at_another(
-    start_stack: StartStack, state: pb.RunState
+    start_stack: StartStack, state: pb.RunState.ValueType
 ) -> None:
     gate = asyncio.Event()
     stack = await start_stack(replicas=2, script=Script(gate=gate))

@@ -11,7 +11,8 @@ from support.conformance import BEHAVIOURS, ConformanceTable, Subject
 from support.fake_upstream import CONTEXT, upstream_process
 from support.fake_upstream import MODEL as FAKE_MODEL
 from support.inference import Client, ReplicaProcess, connect
-from support.vllm import MODEL, START_SECONDS, vllm_process
+from support.stack import VLLM_MODEL as MODEL
+from support.vllm import START_SECONDS, vllm_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -11,7 +11,8 @@ from parley.inference.v1 import inference_pb2 as pb
 from parley_devstack.stack import Stack
 from parley_kit.rpc.status import from_rpc_error
 from support.inference import Client, chat, connect
-from support.vllm import MODEL, ask, port_of
+from support.stack import VLLM_MODEL as MODEL
+from support.vllm import ask, port_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -11,7 +11,8 @@ from parley.inference.v1 import inference_pb2 as pb
 from support.inference import Client, ReplicaProcess, connect
 from support.lora import BASE, make_adapter
 from support.poll import until
-from support.vllm import MODEL, START_SECONDS, ask, small_model, vllm_process
+from support.stack import VLLM_MODEL as MODEL
+from support.vllm import START_SECONDS, ask, small_model, vllm_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.vllm, pytest.mark.timeout(600)]
 

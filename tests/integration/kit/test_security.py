@@ -14,6 +14,7 @@ import trustme
 from prometheus_client import REGISTRY
 
 from parley_kit.errors import ServiceError, StartupError
+from parley_kit.replica import Replica
 from parley_kit.replicas import ReplicaSet
 from parley_kit.rpc.client import call_unary, open_channel, open_stream
 from parley_kit.rpc.security import Security
@@ -159,9 +160,12 @@ async def test_certificates_change_under_a_stream_that_goes_on(certificates: Cer
             await until(lambda: security.generation == 3)
             certificates.issue(NAME)
             await until(lambda: security.generation == 4)
-            second = await until(
-                lambda: (picked := replicas.pick()) is not first and picked.ready and picked
-            )
+
+            def another() -> Replica[EchoStub] | None:
+                picked = replicas.pick()
+                return picked if picked is not first and picked.ready else None
+
+            second = await until(another)
             answer = await call_unary(second.attachment.Say, text("new"), timeout=5)
             assert answer.value == "new"
             go_on.set()
@@ -225,8 +229,8 @@ async def test_the_reason_is_told_why_a_replica_cannot_be_reached(
         try:
             with caplog.at_level(logging.WARNING):
                 await until(lambda: "cannot be reached" in caplog.text)
-            reasons = [r.reason for r in caplog.records if "cannot be reached" in r.message]
-            assert "CERTIFICATE_VERIFY_FAILED" in reasons[0]
+            told = [vars(r) for r in caplog.records if "cannot be reached" in r.message]
+            assert "CERTIFICATE_VERIFY_FAILED" in told[0]["reason"]
         finally:
             await replicas.stop()
 

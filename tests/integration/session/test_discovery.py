@@ -85,7 +85,7 @@ def no_thread_is_left() -> bool:
 
 
 def failures(reason: str) -> float:
-    return metrics.DISCOVERY_FAILURES.labels(reason)._value.get()
+    return float(metrics.DISCOVERY_FAILURES.labels(reason)._value.get())
 
 
 async def test_endpoints_that_come_go_and_change_are_followed(kube: Kube) -> None:

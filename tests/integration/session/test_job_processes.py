@@ -45,6 +45,23 @@ class Cache(pb_grpc.CacheServiceServicer):
         self.confirmed.append(request.chat_id)
         return pb.InvalidateResponse(entries=1)
 
+    async def Lookup(self, request: pb.LookupRequest, _: object) -> pb.LookupResponse:
+        raise NotImplementedError
+
+    async def Store(self, request: pb.StoreRequest, _: object) -> pb.StoreResponse:
+        raise NotImplementedError
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, _: object) -> pb.RenewLeaseResponse:
+        raise NotImplementedError
+
+    async def ReleaseLease(
+        self, request: pb.ReleaseLeaseRequest, _: object
+    ) -> pb.ReleaseLeaseResponse:
+        raise NotImplementedError
+
+    async def GetStats(self, request: pb.GetStatsRequest, _: object) -> pb.GetStatsResponse:
+        raise NotImplementedError
+
 
 @contextlib.asynccontextmanager
 async def cache() -> AsyncIterator[tuple[Cache, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -151,7 +150,7 @@ async def use_everything(store: Store, recorder: Recorder) -> set[str]:
         await call("insert_usage", UsageRecord(run.id, "acme", "alice", START.date(), runs=1))
         await call("sum_usage", ALICE, START.date(), START.date())
     whose = UserDay(START.date(), "acme", "alice")
-    row = ReportRow(*astuple(whose), "a model", 0, 1, 0, 0, 0)
+    row = ReportRow(whose.day, whose.tenant, whose.user, "a model", 0, 1, 0, 0, 0)
     await call("list_unreported", after(90_000).date(), 10)
     await call("mark_reporting", whose, "token")
     await call("sum_models", whose)

@@ -55,10 +55,10 @@ async def test_a_killed_replica_never_leaves_a_chat_stuck(
 
         async def finish(request: pb.CompleteRequest, stream: Stream) -> None:
             rest = await other.attach(request.run_id, len(stream.text.encode()))
-            assert rest.done.message.content == stream.text + rest.text
-            assert rest.done.usage.completion_tokens == request.options.max_tokens
-            assert rest.done.chat.active_run_id == ""
-            assert rest.done.chat.message_count == 2
+            assert rest.answer.message.content == stream.text + rest.text
+            assert rest.answer.usage.completion_tokens == request.options.max_tokens
+            assert rest.answer.chat.active_run_id == ""
+            assert rest.answer.chat.message_count == 2
 
         async with asyncio.timeout(15):
             await asyncio.gather(*map(finish, asked, streams))
@@ -74,7 +74,7 @@ async def test_a_stopped_replica_lets_its_answers_end_and_exits_with_0(
         await until(lambda: len(stream.text) > 20)
         assert await process.end(signal.SIGTERM) == 0
         await reading
-        assert stream.done.message.content == stream.text
+        assert stream.answer.message.content == stream.text
         assert "Traceback" not in process.output()
 
 

@@ -30,7 +30,7 @@ from support.session_service import Stream, to_its_end
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 Copy = dict[str, bytes]
-QUESTION = {"max_tokens": 400, "temperature": 0.0}
+QUESTION: dict[str, Any] = {"max_tokens": 400, "temperature": 0.0}
 KEPT = "[[sim:length tokens=12]] Which sea is the deepest?"
 LOST = "[[sim:length tokens=12]] Which lake is the deepest?"
 LONG = "[[sim:slow itl=0.05]] At length"

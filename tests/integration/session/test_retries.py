@@ -57,10 +57,10 @@ async def test_equal_requests_at_two_replicas_at_once_are_one_run(pair: list[Cli
     for _ in range(6):
         asked = key()
         streams = await asyncio.gather(*(pair[n % 2].complete("Once.", **asked) for n in range(6)))
-        assert len({stream.accepted.run_id for stream in streams}) == 1
-        assert sum(not stream.accepted.replayed for stream in streams) == 1
+        assert len({stream.acceptance.run_id for stream in streams}) == 1
+        assert sum(not stream.acceptance.replayed for stream in streams) == 1
         assert len({stream.text for stream in streams}) == 1
-        chat = streams[0].accepted.chat_id
+        chat = streams[0].acceptance.chat_id
         stored = await pair[0].call("GetChat", pb.GetChatRequest(chat_id=chat, limit=10))
         assert len(stored.messages) == 2
 
@@ -71,7 +71,7 @@ async def test_a_background_call_ends_when_its_turn_is_stored(pair: list[Client]
     assert stream.accepted is not None
     assert stream.accepted.new_chat
     whole = await pair[1].attach(stream.accepted.run_id)
-    assert whole.done.message.content == whole.text
+    assert whole.answer.message.content == whole.text
 
 
 async def test_a_run_is_read_from_every_place_by_every_replica(pair: list[Client]) -> None:
@@ -81,10 +81,10 @@ async def test_a_run_is_read_from_every_place_by_every_replica(pair: list[Client
         inside = offset < len(content) and content[offset] & 0xC0 == 0x80
         if inside or offset > len(content):
             with pytest.raises(ServiceError) as refused:
-                await pair[1].attach(made.done.run_id, offset)
+                await pair[1].attach(made.answer.run_id, offset)
             assert refused.value.code == "bad_event_id"
         else:
-            rest = await pair[1].attach(made.done.run_id, offset)
+            rest = await pair[1].attach(made.answer.run_id, offset)
             assert rest.text.encode() == content[offset:]
             assert rest.done == made.done
 
@@ -98,12 +98,12 @@ async def test_what_is_somebody_elses_is_not_found(pair: list[Client]) -> None:
         other = pair[1].as_user(stranger)
         for offset in (0, 3, 99_999):
             with pytest.raises(ServiceError) as refused:
-                await other.attach(made.done.run_id, offset)
+                await other.attach(made.answer.run_id, offset)
             assert refused.value.code == "not_found"
         theirs = await other.complete("Mine.", **asked)
-        assert theirs.done.run_id != made.done.run_id
+        assert theirs.answer.run_id != made.answer.run_id
         with pytest.raises(ServiceError) as refused:
-            await other.complete("Mine.", chat=made.accepted.chat_id, **key())
+            await other.complete("Mine.", chat=made.acceptance.chat_id, **key())
         assert refused.value.code == "not_found"
         used = await other.call("GetUsage", days)
         assert sum(day.runs for day in used.days) == 1

@@ -238,7 +238,8 @@ async def test_a_drained_queue_leaves_nothing_but_its_counters(
     await queue.reserve(ticket("c-1"))
     await queue.release(ticket("c-1"))
     await drain(queue)
-    keys = {
-        key.decode().rpartition(":")[2] for key in await queue._client.keys(f"{queue._prefix}*")
-    }
-    assert keys == {"total", "number", "bell"}
+    keys = [
+        key.decode() if isinstance(key, bytes) else key
+        for key in await queue._client.keys(f"{queue._prefix}*")
+    ]
+    assert {key.rpartition(":")[2] for key in keys} == {"total", "number", "bell"}

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,14 +85,14 @@ async def parts(mongodb_database: MongoDatabase, redis_url: str) -> AsyncIterato
 async def test_a_chat_of_two_turns_is_streamed_and_stored(parts: Parts) -> None:
     async with parts.session() as (_, client):
         first = await client.complete("Hello there. Friend.", temperature=0.0)
-        chat_id = first.accepted.chat_id
+        chat_id = first.acceptance.chat_id
         second = await client.complete("And now?", chat=chat_id, temperature=0.0)
 
-        assert first.done.message.content == first.text
-        assert second.done.message.content == second.text
-        assert second.done.context.messages_included == 3
-        assert second.done.usage.prompt_tokens > first.done.usage.prompt_tokens
-        assert second.done.usage.cached_prompt_tokens > 0
+        assert first.answer.message.content == first.text
+        assert second.answer.message.content == second.text
+        assert second.answer.context.messages_included == 3
+        assert second.answer.usage.prompt_tokens > first.answer.usage.prompt_tokens
+        assert second.answer.usage.cached_prompt_tokens > 0
         assert [delta.end_offset for delta in second.deltas][-1] == len(second.text.encode())
 
         got = await client.call("GetChat", pb.GetChatRequest(chat_id=chat_id, limit=50))
@@ -112,11 +112,11 @@ async def test_a_chat_of_two_turns_is_streamed_and_stored(parts: Parts) -> None:
         assert [m.message_id for m in page.messages] == [m.message_id for m in got.messages[1:3]]
         assert page.has_more
 
-        run = (await client.call("GetRun", pb.GetRunRequest(run_id=second.done.run_id))).run
+        run = (await client.call("GetRun", pb.GetRunRequest(run_id=second.answer.run_id))).run
         assert run.state == pb.RUN_STATE_COMPLETED
-        assert run.message == second.done.message
-        assert run.cache == second.done.cache
-        assert run.context == second.done.context
+        assert run.message == second.answer.message
+        assert run.cache == second.answer.cache
+        assert run.context == second.answer.context
 
 
 async def test_chats_are_listed_renamed_and_deleted(parts: Parts) -> None:
@@ -163,10 +163,12 @@ OWNER_OF_ANOTHER_TENANT = (("parley-tenant", "other"), ("parley-as-owner", "1"))
         ),
     ],
 )
-async def test_what_is_somebody_elses_is_not_found(parts: Parts, name: str, request_of) -> None:
+async def test_what_is_somebody_elses_is_not_found(
+    parts: Parts, name: str, request_of: Callable[[str, str], Any]
+) -> None:
     async with parts.session() as (_, client):
         made = await client.complete("Mine")
-        request = request_of(made.accepted.chat_id, made.accepted.run_id)
+        request = request_of(made.acceptance.chat_id, made.acceptance.run_id)
         today = datetime.now(UTC).date()
         days = pb.GetUsageRequest(
             from_day=str(today - timedelta(days=1)), to_day=str(today + timedelta(days=1))
@@ -178,7 +180,7 @@ async def test_what_is_somebody_elses_is_not_found(parts: Parts, name: str, requ
             assert refused.value.code == "not_found"
             for offset in (0, 2, 1_000_000):
                 with pytest.raises(ServiceError) as refused:
-                    await stranger.attach(made.accepted.run_id, offset)
+                    await stranger.attach(made.acceptance.run_id, offset)
                 assert refused.value.code == "not_found"
             if who is not OWNER_OF_ANOTHER_TENANT:
                 assert not (await stranger.call("GetUsage", days)).days
@@ -197,33 +199,33 @@ async def test_a_call_without_a_principal_is_unauthenticated(parts: Parts) -> No
 async def test_a_repeated_question_is_an_exact_hit_until_its_source_is_gone(parts: Parts) -> None:
     async with parts.session() as (_, client):
         first = await client.complete("Why is the sky blue?")
-        assert first.done.cache.status == pb.CACHE_STATUS_MISS
+        assert first.answer.cache.status == pb.CACHE_STATUS_MISS
         second = await client.complete("Why is the sky blue?")
-        assert second.done.cache.status == pb.CACHE_STATUS_EXACT, second.done.cache
+        assert second.answer.cache.status == pb.CACHE_STATUS_EXACT, second.answer.cache
         assert second.text == first.text
         bypass = await client.complete("Why is the sky blue?", cache=pb.CACHE_MODE_BYPASS)
-        assert bypass.done.cache.status == pb.CACHE_STATUS_BYPASS
+        assert bypass.answer.cache.status == pb.CACHE_STATUS_BYPASS
         other = await client.as_user(BOB).complete("Why is the sky blue?")
-        assert other.done.cache.status == pb.CACHE_STATUS_MISS
+        assert other.answer.cache.status == pb.CACHE_STATUS_MISS
         await client.call(
             "RateMessage",
             pb.RateMessageRequest(
-                chat_id=second.accepted.chat_id,
-                message_id=second.accepted.message_id,
+                chat_id=second.acceptance.chat_id,
+                message_id=second.acceptance.message_id,
                 rating=pb.RATING_DOWN,
             ),
         )
         third = await client.complete("Why is the sky blue?")
-        assert third.done.cache.status == pb.CACHE_STATUS_MISS, third.done.cache
+        assert third.answer.cache.status == pb.CACHE_STATUS_MISS, third.answer.cache
 
 
 async def test_a_deleted_chats_answer_is_not_served_from_the_cache(parts: Parts) -> None:
     async with parts.session() as (_, client):
         first = await client.complete("Why is the sea salty?")
-        request = pb.DeleteChatRequest(chat_id=first.accepted.chat_id)
+        request = pb.DeleteChatRequest(chat_id=first.acceptance.chat_id)
         await client.call("DeleteChat", request)
         again = await client.complete("Why is the sea salty?")
-        assert again.done.cache.status == pb.CACHE_STATUS_MISS, again.done.cache
+        assert again.answer.cache.status == pb.CACHE_STATUS_MISS, again.answer.cache
 
 
 async def test_a_caller_that_leaves_does_not_lose_its_answer(parts: Parts) -> None:
@@ -267,8 +269,8 @@ async def test_cancelling_keeps_what_there_is(parts: Parts) -> None:
         ).run
         await reading
         assert run.state == pb.RUN_STATE_CANCELLED
-        assert stream.done.message.finish_reason == pb.FINISH_REASON_CANCELLED
-        assert stream.done.message.content == stream.text == run.message.content
+        assert stream.answer.message.finish_reason == pb.FINISH_REASON_CANCELLED
+        assert stream.answer.message.content == stream.text == run.message.content
 
 
 async def test_a_run_made_elsewhere_is_read_from_any_position(parts: Parts) -> None:
@@ -337,10 +339,10 @@ async def test_an_answer_goes_on_on_another_engine(parts: Parts, strike: str) ->
 async def test_a_request_that_no_engine_takes_fails_in_the_end(parts: Parts) -> None:
     async with parts.session() as (_, client):
         stream = await client.complete("[[sim:fail after=0]] Tell me")
-        assert stream.failed.problem.code in ("engine_lost", "engine_unavailable")
-        assert stream.failed.message.content == ""
-        again = await client.complete("Tell me", chat=stream.accepted.chat_id)
-        assert again.done.chat.message_count == 4
+        assert stream.failure.problem.code in ("engine_lost", "engine_unavailable")
+        assert stream.failure.message.content == ""
+        again = await client.complete("Tell me", chat=stream.acceptance.chat_id)
+        assert again.answer.chat.message_count == 4
 
 
 async def test_an_engine_process_that_is_killed_is_continued_by_another(

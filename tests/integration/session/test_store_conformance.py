@@ -407,7 +407,9 @@ async def test_a_summary_is_replaced_only_as_it_was_read(store: Store) -> None:
     assert not await store.set_summary(chat.id, 4, one)
     assert await store.set_summary(chat.id, 0, one)
     assert not await store.set_summary(chat.id, 0, two)
-    assert (await store.get_chat(ALICE, chat.id)).summary == one
+    found = await store.get_chat(ALICE, chat.id)
+    assert found is not None
+    assert found.summary == one
     assert await store.set_summary(chat.id, 4, two)
     await store.mark_deleted(ALICE, chat.id, after(1))
     assert not await store.set_summary(chat.id, 8, one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -24,7 +24,7 @@ def used(whose: UserDay = WHOSE, model: str = "m", **changes: object) -> UsageRe
 
 
 def reported(whose: UserDay = WHOSE, model: str = "m", *sums: int) -> ReportRow:
-    return ReportRow(*astuple(whose), model, *sums)
+    return ReportRow(whose.day, whose.tenant, whose.user, model, *sums)
 
 
 async def test_what_is_inserted_is_not_reported_until_it_was_marked_and_settled(

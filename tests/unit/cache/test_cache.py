@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -160,7 +159,7 @@ class FailingStore:
         self.error = error
         self.calls = 0
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Any:
         async def fail(*args: object, **kwargs: object) -> Found:
             self.calls += 1
             if self.error is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from parley_cache.model import Scope
 from parley_cache.normalise import normalise_question
 from support.cache_store import digest, query
 
-CHANGES: dict[str, object] = {
+CHANGES: dict[str, Any] = {
     "tenant": "globex",
     "scope": Scope.GLOBAL,
     "user": "bob",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from prometheus_client import REGISTRY
 from parley_cache.cache import Lookup, Verdict
 from parley_cache.index.base import IndexUnavailable, Item, Place
 from parley_cache.keys import entry_key, space_name
-from parley_cache.model import Meaning, Query, Scope, Selector
+from parley_cache.model import Credit, Meaning, Query, Scope, Selector
 from parley_cache.store.base import StoreUnavailable
 from support.cache_store import TENANT, digest, entry_for, query
 from support.meaning import WordModel, World, offer, semantic_world
@@ -181,9 +182,7 @@ def test_no_answer_crosses_any_key_with_the_semantic_tier_on(
                 if result.stored:
                     by_answer[answer] = one
             # Neighbours of those stored: one field of the key changed at random.
-            twins = [
-                data.draw(QUERIES.map(lambda other, one=one: _mixed(one, other))) for one in asked
-            ]
+            twins = [data.draw(QUERIES.map(partial(_mixed, one))) for one in asked]
             for one in [*asked, *twins]:
                 found = await look(world, one)
                 if found.entry is not None:
@@ -261,15 +260,15 @@ async def test_hits_of_both_tiers_count_for_an_entrys_worth() -> None:
         await keep(world, query(ASKED))
         await look(world, query(ASKED))
         await look(world, query(ALIKE))
-        credited: list[object] = []
+        credited: list[Sequence[Credit]] = []
 
-        async def note(credits: object) -> None:
+        async def note(credits: Sequence[Credit]) -> None:
             credited.append(credits)
 
         world.store.credit = note  # type: ignore[method-assign]
         await world.cache.credit(seconds=1.0)
         await world.cache.credit(seconds=1.0)
-        [[credit]] = credited  # type: ignore[misc]
+        [[credit]] = credited
         assert credit.hits == 2
         assert credit.entry_id == entry_key(query(ASKED)).entry_id
 

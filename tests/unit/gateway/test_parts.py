@@ -293,7 +293,7 @@ def test_the_keys_command_tells_mistakes_in_a_sentence(
 )
 def test_unsafe_or_wrong_settings_are_refused(settings: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
-        GatewaySettings(**settings)
+        GatewaySettings.model_validate(settings)
 
 
 def test_public_addresses_need_keys_or_a_word(tmp_path: Path) -> None:

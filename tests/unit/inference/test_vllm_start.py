@@ -145,7 +145,7 @@ def test_bfloat16_is_computed_in_float32_where_that_is_faster_and_fits(
     assert engine_arguments(options, [], on_cpu=True)["dtype"] == "float32"
     assert engine_arguments(options, [], on_cpu=False)["dtype"] == "auto"
     for other in ({"nodes": 2}, {"quantization": "awq"}):
-        arguments = engine_arguments(replace(options, **other), [], on_cpu=True)  # type: ignore[arg-type]
+        arguments = engine_arguments(replace(options, **other), [], on_cpu=True)
         assert arguments["dtype"] == "auto"
     asked = replace(options, dtype="bfloat16")
     assert engine_arguments(asked, [], on_cpu=True)["dtype"] == "bfloat16"
@@ -171,7 +171,7 @@ def notes(tmp_path: Path) -> StartNotes:
 def log(notes: StartNotes, message: str, error: BaseException | None = None) -> None:
     level = logging.ERROR if error else logging.INFO
     info = (type(error), error, None) if error else None
-    record = logging.LogRecord("vllm", level, "", 0, message, None, info)  # type: ignore[arg-type]
+    record = logging.LogRecord("vllm", level, "", 0, message, None, info)
     NoteHandler(str(notes.folder)).handle(record)
 
 

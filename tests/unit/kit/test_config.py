@@ -132,7 +132,7 @@ def test_certificates_that_are_missing_or_unused_are_told(
     cls: type[ServiceSettings], mode: str, given: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(ValidationError, match=said):
-        cls(tls=mode, **{name.lower(): Path("/some.pem") for name in given})
+        cls.model_validate({"tls": mode, **{name.lower(): Path("/some.pem") for name in given}})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,8 @@ def test_certificates_that_are_missing_or_unused_are_told(
 def test_a_certificate_is_shown_where_somebody_asks_for_one(
     cls: type[ServiceSettings], mode: str, given: tuple[str, ...], shows: bool
 ) -> None:
-    files = cls(tls=mode, **{name.lower(): Path("/some.pem") for name in given}).tls_files
+    named = {name.lower(): Path("/some.pem") for name in given}
+    files = cls.model_validate({"tls": mode, **named}).tls_files
     assert files is not None
     assert (files.certificate is not None) is shows
     assert ServiceSettings().tls_files is None

@@ -28,34 +28,38 @@ def sample(rate: float, first: float = 0.1, **cpu: float) -> PeerSample:
     return PeerSample(1.0, [Timed(int(rate), 2, first, 1.0)], cpu)
 
 
-async def test_an_openai_stream_is_counted_by_its_usage() -> None:
+async def test_an_openai_stream_is_counted_by_its_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     way = OpenAiWay("http://127.0.0.1:1", "sim")
-    way._http = Scripted(
+    scripted = Scripted(
         b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n',
         b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\ndata: {"choices":[{"delta":',
         b'{"content":"lo"}}]}\n\ndata: {"choices":[],"usage":{"completion_tokens":2}}\n\n',
         b"data: [DONE]\n\n",
     )
+    monkeypatch.setattr(way, "_http", scripted)
     timed = await way.answer("Hi", 2, streamed=True)
     assert (timed.tokens, timed.pieces) == (2, 3)
     assert 0 < timed.first <= timed.whole
 
 
-async def test_a_stream_that_ends_early_is_no_answer() -> None:
+async def test_a_stream_that_ends_early_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     for way in (OpenAiWay("http://127.0.0.1:1", "sim"), ParleyWay("http://127.0.0.1:1")):
-        way._http = Scripted(b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\n')
+        monkeypatch.setattr(
+            way, "_http", Scripted(b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\n')
+        )
         with pytest.raises(BadAnswer):
             await way.answer("Hi", 2, streamed=True)
 
 
-async def test_parleys_stream_is_counted_by_its_usage() -> None:
+async def test_parleys_stream_is_counted_by_its_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     way = ParleyWay("http://127.0.0.1:1")
-    way._http = Scripted(
+    scripted = Scripted(
         b"event: accepted\ndata: {}\n\n",
         b'id: 3\nevent: delta\ndata: {"text":"Hel"}\n\n',
         b'event: delta\ndata: {"text":"lo"}\n\n'
         b'event: done\ndata: {"usage":{"completionTokens":2}}\n\n',
     )
+    monkeypatch.setattr(way, "_http", scripted)
     timed = await way.answer("Hi", 2, streamed=True)
     assert (timed.tokens, timed.pieces) == (2, 2)
     assert 0 < timed.first <= timed.whole

@@ -2,12 +2,21 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parley_session.fleet.choosing import FLOOR, Candidate, Chooser, Strategy, Why, ramp
+from parley_session.fleet.choosing import (
+    FLOOR,
+    Candidate,
+    Choice,
+    Chooser,
+    Strategy,
+    Why,
+    ramp,
+)
 from parley_session.fleet.outliers import OutlierLimits, Outliers
 
 # A machine under load is no defect.
@@ -19,8 +28,15 @@ def idle(count: int) -> list[Candidate]:
     return [Candidate(f"e{n}", 0, 8) for n in range(count)]
 
 
-def with_load(candidates: list[Candidate], loads: dict[str, int], rest: int = 0):
+def with_load(candidates: list[Candidate], loads: dict[str, int], rest: int = 0) -> list[Candidate]:
     return [Candidate(c.address, loads.get(c.address, rest), c.capacity) for c in candidates]
+
+
+def choice_of(chooser: Chooser, key: str, candidates: Sequence[Candidate]) -> Choice:
+    """The engine that is chosen, where there are candidates."""
+    choice = chooser.choose(key, candidates)
+    assert choice is not None
+    return choice
 
 
 # affinity -------------------------------------------------------------------------
@@ -28,7 +44,9 @@ def with_load(candidates: list[Candidate], loads: dict[str, int], rest: int = 0)
 
 @PATIENT
 @given(addresses=addresses, strategy=st.sampled_from(list(Strategy)), data=st.data())
-def test_some_engine_is_chosen_whatever_the_loads(addresses, strategy, data) -> None:
+def test_some_engine_is_chosen_whatever_the_loads(
+    addresses: list[str], strategy: Strategy, data: st.DataObject
+) -> None:
     load, capacity = st.integers(0, 50), st.integers(0, 8)
     candidates = [Candidate(a, data.draw(load), data.draw(capacity)) for a in addresses]
     choice = Chooser(strategy).choose("chat", candidates)
@@ -38,12 +56,14 @@ def test_some_engine_is_chosen_whatever_the_loads(addresses, strategy, data) -> 
 
 @PATIENT
 @given(addresses=addresses, data=st.data())
-def test_none_gets_more_than_its_share_beyond_the_floor(addresses, data) -> None:
+def test_none_gets_more_than_its_share_beyond_the_floor(
+    addresses: list[str], data: st.DataObject
+) -> None:
     load, capacity = st.integers(0, 50), st.integers(1, 40)
     candidates = [Candidate(a, data.draw(load), data.draw(capacity)) for a in addresses]
     chooser = Chooser()
     chooser.drawn("chat", addresses[0], "")
-    choice = chooser.choose("chat", candidates)
+    choice = choice_of(chooser, "chat", candidates)
     chosen = next(c for c in candidates if c.address == choice.address)
     total = sum(c.load for c in candidates) + 1
     share = chosen.capacity / sum(c.capacity for c in candidates)
@@ -55,8 +75,8 @@ def test_none_gets_more_than_its_share_beyond_the_floor(addresses, data) -> None
 def test_a_chat_keeps_its_engine_while_others_come_and_go() -> None:
     engines = idle(5)
     keys = [f"chat{n}" for n in range(400)]
-    before = {key: Chooser().choose(key, engines) for key in keys}
-    fewer = {key: Chooser().choose(key, engines[:4]) for key in keys}
+    before = {key: choice_of(Chooser(), key, engines) for key in keys}
+    fewer = {key: choice_of(Chooser(), key, engines[:4]) for key in keys}
     moved = [key for key in keys if before[key] != fewer[key]]
     assert all(before[key].address == "e4" for key in moved)
     spread = Counter(choice.address for choice in before.values())
@@ -65,40 +85,40 @@ def test_a_chat_keeps_its_engine_while_others_come_and_go() -> None:
 
 def test_a_busy_engine_overflows_to_one_other_and_always_the_same() -> None:
     chooser, engines = Chooser(), idle(4)
-    first = chooser.choose("chat", engines)
+    first = choice_of(chooser, "chat", engines)
     assert first.why is Why.PREFERRED
     busy = with_load(engines, {first.address: 40}, rest=1)
-    second = chooser.choose("chat", busy)
+    second = choice_of(chooser, "chat", busy)
     assert second.address != first.address
     assert second.why is Why.OVERFLOW
-    assert {chooser.choose("chat", busy).address for _ in range(20)} == {second.address}
+    assert {choice_of(chooser, "chat", busy).address for _ in range(20)} == {second.address}
 
 
 def test_a_nearly_empty_batch_is_no_reason_to_leave_a_warm_cache() -> None:
     chooser, engines = Chooser(), idle(5)
-    first = chooser.choose("chat", engines).address
-    assert chooser.choose("chat", with_load(engines, {first: 1})).address == first
+    first = choice_of(chooser, "chat", engines).address
+    assert choice_of(chooser, "chat", with_load(engines, {first: 1})).address == first
 
 
 def test_a_chat_goes_to_where_its_last_answer_was_drawn() -> None:
     chooser, engines = Chooser(), idle(5)
-    preferred = chooser.choose("chat", engines).address
+    preferred = choice_of(chooser, "chat", engines).address
     other = next(c.address for c in engines if c.address != preferred)
     chooser.drawn("chat", other, "")
-    assert chooser.choose("chat", engines) == type(chooser.choose("chat", engines))(other, Why.WARM)
+    assert choice_of(chooser, "chat", engines) == Choice(other, Why.WARM)
     # Its process was started again: the cache is empty.
     again = [Candidate(c.address, 0, 8, incarnation="new") for c in engines]
-    assert chooser.choose("chat", again).address == preferred
+    assert choice_of(chooser, "chat", again).address == preferred
 
 
 def test_what_is_remembered_is_bounded() -> None:
     chooser, engines = Chooser(memory=2), idle(3)
     warm = {}
     for key in ("a", "b", "c"):
-        preferred = chooser.choose(key, engines).address
+        preferred = choice_of(chooser, key, engines).address
         warm[key] = next(c.address for c in engines if c.address != preferred)
         chooser.drawn(key, warm[key], "")
-    kept = [key for key in warm if chooser.choose(key, engines).address == warm[key]]
+    kept = [key for key in warm if choice_of(chooser, key, engines).address == warm[key]]
     assert kept == ["b", "c"]
 
 
@@ -112,30 +132,30 @@ def test_without_engines_there_is_no_choice() -> None:
 def test_round_robin_takes_each_in_turn_in_proportion_to_its_batch() -> None:
     chooser = Chooser(Strategy.ROUND_ROBIN)
     engines = [Candidate("a", 0, 8), Candidate("b", 5, 16), Candidate("c", 0, 8)]
-    taken = Counter(chooser.choose("chat", engines).address for _ in range(400))
+    taken = Counter(choice_of(chooser, "chat", engines).address for _ in range(400))
     assert taken == {"a": 100, "b": 200, "c": 100}
 
 
 def test_least_loaded_takes_the_emptier_batch_of_two_and_breaks_ties_by_chance() -> None:
     chooser = Chooser(Strategy.LEAST_LOADED, rng=random.Random(1))
     engines = [Candidate("a", 4, 8), Candidate("b", 6, 16), Candidate("c", 7, 8)]
-    taken = Counter(chooser.choose("chat", engines).address for _ in range(300))
+    taken = Counter(choice_of(chooser, "chat", engines).address for _ in range(300))
     assert taken["b"] > taken["a"] > taken["c"] == 0
-    assert chooser.choose("chat", engines[1:]).address == "b"
-    taken = Counter(chooser.choose("chat", idle(3)).address for _ in range(300))
+    assert choice_of(chooser, "chat", engines[1:]).address == "b"
+    taken = Counter(choice_of(chooser, "chat", idle(3)).address for _ in range(300))
     assert min(taken.values()) > 60
 
 
 def test_least_loaded_queues_nowhere_while_a_batch_has_room() -> None:
     chooser = Chooser(Strategy.LEAST_LOADED)
     engines = with_load(idle(20), {"e7": 7}, rest=8)
-    assert {chooser.choose("chat", engines).address for _ in range(50)} == {"e7"}
+    assert {choice_of(chooser, "chat", engines).address for _ in range(50)} == {"e7"}
 
 
 def test_an_engine_that_was_empty_a_moment_ago_is_not_run_down() -> None:
     chooser = Chooser(Strategy.LEAST_LOADED, rng=random.Random(1))
     engines = with_load(idle(50), {"e7": 0}, rest=4)
-    taken = Counter(chooser.choose("chat", engines).address for _ in range(100))
+    taken = Counter(choice_of(chooser, "chat", engines).address for _ in range(100))
     assert 0 < taken["e7"] <= 10
 
 
@@ -143,14 +163,14 @@ def test_an_engine_that_was_empty_a_moment_ago_is_not_run_down() -> None:
 
 
 @pytest.mark.parametrize("strategy", Strategy)
-def test_a_new_engine_gets_less_at_first(strategy) -> None:
+def test_a_new_engine_gets_less_at_first(strategy: Strategy) -> None:
     chooser = Chooser(strategy, rng=random.Random(1))
     loads: Counter[str] = Counter()
     for number in range(120):
         engines = [
             Candidate(f"e{n}", loads[f"e{n}"], 64, ramp(3, 30) if n == 0 else 1.0) for n in range(3)
         ]
-        loads[chooser.choose(f"chat{number}", engines).address] += 1
+        loads[choice_of(chooser, f"chat{number}", engines).address] += 1
     assert 0 < loads["e0"] < 30
     assert ramp(0, 30) == 0.1
     assert ramp(15, 30) == 0.5
@@ -160,9 +180,9 @@ def test_a_new_engine_gets_less_at_first(strategy) -> None:
 def test_where_all_are_new_chats_stay_where_they_are_warm() -> None:
     chooser = Chooser()
     engines = [Candidate(f"e{n}", 1, 8, ramp(1, 30)) for n in range(3)]
-    first = chooser.choose("chat", engines)
+    first = choice_of(chooser, "chat", engines)
     assert first.why is Why.PREFERRED
-    assert chooser.choose("chat", engines) == first
+    assert choice_of(chooser, "chat", engines) == first
 
 
 # outliers -------------------------------------------------------------------------

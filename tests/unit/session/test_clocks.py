@@ -1,11 +1,13 @@
 """A wall clock that is set while runs are made: forward, back, on one replica or another."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from parley_session.answers.base import Hit, Miss, Query
 from parley_session.domain.model import RunState
+from parley_session.runs.asking import Accepted
 from support.poll import until
 from support.session_world import Replica, World, asking
 
@@ -13,11 +15,13 @@ HOUR = 3600.0
 LEAPS = pytest.mark.parametrize("leap", [HOUR, -HOUR], ids=["forward", "back"])
 
 
-async def begun(world: World, replica: Replica, **given):
+async def begun(world: World, replica: Replica, **given: Any) -> Accepted:
     """Start an answer that stops after "Hello"."""
     world.fleet.hold_at = 2
-    accepted = await replica.start(asking(**given))
-    await until(lambda: accepted.live.text == "Hello")
+    accepted: Accepted = await replica.start(asking(**given))
+    live = accepted.live
+    assert live is not None
+    await until(lambda: live.text == "Hello")
     return accepted
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import unicodedata
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,7 @@ def message(seq: int, words: int) -> Message:
 
 
 async def build(
-    words: list[int], window: int, system: str = "be brief", question: int = 1, **given
+    words: list[int], window: int, system: str = "be brief", question: int = 1, **given: Any
 ) -> tuple[Prompt, FakeFleet, MemoryStore]:
     """Build the prompt of a question after messages of so many words."""
     store, fleet = MemoryStore(), FakeFleet()
@@ -71,7 +72,9 @@ turns = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=90)
     at_most=st.none() | st.integers(0, 90),
     system=st.sampled_from(["", "be brief"]),
 )
-def test_truncate_keeps_the_newest_whole_turns_that_fit(turns, window, at_most, system) -> None:
+def test_truncate_keeps_the_newest_whole_turns_that_fit(
+    turns: list[tuple[int, int]], window: int, at_most: int | None, system: str
+) -> None:
     history = [words for turn in turns for words in turn]
     prompt, *_ = asyncio.run(build(history, window, system, history_turns=at_most))
     assert cost(prompt) + 10 <= window
@@ -94,7 +97,7 @@ def test_truncate_keeps_the_newest_whole_turns_that_fit(turns, window, at_most, 
 
 @settings(deadline=None)
 @given(turns=turns, window=st.integers(40, 600))
-def test_full_sends_all_or_refuses(turns, window) -> None:
+def test_full_sends_all_or_refuses(turns: list[tuple[int, int]], window: int) -> None:
     history = [words for turn in turns for words in turn]
     needed = OVERHEAD + 3 + 2 + sum(1 + words for words in history)
     if needed + 10 > window:
@@ -188,7 +191,7 @@ async def test_a_tokenizer_that_changes_counts_anew() -> None:
     assert fleet.counted == [3]
 
 
-async def test_a_frozen_prompt_is_built_again_as_it_was(monkeypatch) -> None:
+async def test_a_frozen_prompt_is_built_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "PAGE_TURNS", 2)
     prompt, fleet, store = await build([2] * 20, 60)
     await store.insert_message(prompt.messages[-1])
@@ -201,7 +204,9 @@ async def test_a_frozen_prompt_is_built_again_as_it_was(monkeypatch) -> None:
     assert await builder.rebuild(run, prompt.frozen()) is None
 
 
-async def test_a_prompt_has_no_more_messages_than_an_engine_takes(monkeypatch) -> None:
+async def test_a_prompt_has_no_more_messages_than_an_engine_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(building, "MAX_PROMPT_MESSAGES", 7)
     prompt, *_ = await build([1] * 20, 1000)
     assert len(prompt.messages) == 7

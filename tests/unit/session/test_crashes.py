@@ -6,17 +6,20 @@ asks it again, and the world is judged.
 """
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import FinishReason, RunState
+from parley_session.runs.asking import Accepted, Completion
 from support.poll import until
 from support.session_mortal import Death, Killed, deaths
-from support.session_world import ALICE, Completion, Replica, World, asking, world
+from support.session_world import ALICE, Replica, World, asking, world
 
 
-async def _writes_of(scenario) -> list[str]:
+async def _writes_of(scenario: Callable[[World, Replica], Awaitable[object]]) -> list[str]:
     """Play a scenario undisturbed; the writes it makes."""
     async with world() as undisturbed:
         death = Death()
@@ -27,7 +30,7 @@ async def _writes_of(scenario) -> list[str]:
 async def _complete(world: World, replica: Replica, asked: Completion) -> str | None:
     """Post a message to a replica that may die; the answer, if there was one."""
     with contextlib.suppress(Killed, ServiceError):
-        accepted = await replica.start(asked)
+        accepted: Accepted = await replica.start(asked)
         if accepted.live is not None:
             await accepted.live.closed()
             await replica.quiet()
@@ -243,7 +246,7 @@ class _DeletingAt(Death):
         self._chat_id = chat_id
         self._deleted = False
 
-    async def write(self, name, call):
+    async def write(self, name: str, call: Callable[[], Any]) -> Any:
         if name == self._name and not self._deleted:
             self._deleted = True
             await self._by.delete(self._chat_id)

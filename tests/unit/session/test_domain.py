@@ -1,5 +1,7 @@
 """Options, bounds, titles, engines' choice, and what is not served."""
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from parley_session.servicer import SessionServicer
 from parley_session.store.base import ListCursor
 from support.session_data import START
 from support.session_service import completion
+
+Metadata = list[tuple[str, str | bytes]]
 
 
 def fields_of(error: ServiceError) -> list[str]:
@@ -58,7 +62,9 @@ def test_options_not_given_have_the_defaults_of_the_api() -> None:
         ("timeoutSeconds", {"timeout_seconds": 601}),
     ],
 )
-def test_an_option_out_of_bounds_is_refused_by_its_name_in_the_api(field: str, value) -> None:
+def test_an_option_out_of_bounds_is_refused_by_its_name_in_the_api(
+    field: str, value: dict[str, Any]
+) -> None:
     with pytest.raises(ServiceError) as refused:
         resolve(AskedOptions(**value))
     assert fields_of(refused.value) == [f"options.{field}"]
@@ -165,7 +171,7 @@ def test_any_message_makes_a_title_within_its_bound(message: str) -> None:
 
 
 def test_tenant_and_user_come_from_the_metadata() -> None:
-    metadata = [("parley-tenant", "acme"), ("parley-user-bin", "ä".encode())]
+    metadata: Metadata = [("parley-tenant", "acme"), ("parley-user-bin", "ä".encode())]
     asked = principal_of(metadata)
     assert (asked.tenant, asked.user) == ("acme", "ä")
     owner = principal_of([*metadata, ("parley-as-owner", "1")])
@@ -186,7 +192,7 @@ def test_tenant_and_user_come_from_the_metadata() -> None:
         [("parley-as-owner", "1")],
     ],
 )
-def test_a_call_that_does_not_say_who_asks_is_refused(metadata) -> None:
+def test_a_call_that_does_not_say_who_asks_is_refused(metadata: Metadata | None) -> None:
     with pytest.raises(ServiceError) as refused:
         principal_of(metadata)
     assert refused.value.code == "unauthenticated"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from parley_kit.resolver import MAX_ADDRESSES, DnsResolver, Resolver, StaticResolver
 from parley_session.config import SessionSettings
@@ -54,7 +54,7 @@ async def follow(resolver: Resolver, tell: Callable[[frozenset[str]], None]) -> 
         ({"ready": False, "serving": True, "terminating": True}, False),
     ],
 )
-def test_conditions_say_who_may_get_something_new(conditions, taken) -> None:
+def test_conditions_say_who_may_get_something_new(conditions: dict[str, Any], taken: bool) -> None:
     slices = [a_slice(endpoint("10.0.0.1", **conditions), endpoint("10.0.0.2"))]
     assert ("10.0.0.1:1" in addresses_of(slices, "grpc")) is taken
 
@@ -115,7 +115,9 @@ def test_engines_are_named_by_list_name_or_service() -> None:
 def test_a_service_that_is_named_wrongly_is_refused_at_start(text: str) -> None:
     with pytest.raises(ValidationError):
         SessionSettings(
-            mongodb_uri="mongodb://x", log_redis_url="redis://x", inference_targets=text
+            mongodb_uri=SecretStr("mongodb://x"),
+            log_redis_url=SecretStr("redis://x"),
+            inference_targets=text,
         )
 
 
@@ -165,8 +167,11 @@ def changed(kind: str, found: Any) -> Event:
     return {"type": kind, "object": found}
 
 
+Watched = tuple[ScriptedApi, list[frozenset[str]]]
+
+
 @pytest.fixture
-async def watched() -> AsyncIterator[tuple[ScriptedApi, list[frozenset[str]]]]:
+async def watched() -> AsyncIterator[Watched]:
     api = ScriptedApi()
     api.listed = [a_slice(endpoint("10.0.0.1"))]
     times = WatchTimes(first_pause=0.01, longest_pause=0.02)
@@ -179,7 +184,7 @@ async def watched() -> AsyncIterator[tuple[ScriptedApi, list[frozenset[str]]]]:
     await asyncio.wait({task})
 
 
-async def test_changes_are_told_and_what_changes_nothing_is_not(watched) -> None:
+async def test_changes_are_told_and_what_changes_nothing_is_not(watched: Watched) -> None:
     api, seen = watched
     bookmark = changed("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
     api.events.put(bookmark)
@@ -192,7 +197,9 @@ async def test_changes_are_told_and_what_changes_nothing_is_not(watched) -> None
     assert api.lists == 1
 
 
-async def test_a_version_that_is_gone_and_nonsense_are_answered_by_a_new_list(watched) -> None:
+async def test_a_version_that_is_gone_and_nonsense_are_answered_by_a_new_list(
+    watched: Watched,
+) -> None:
     api, seen = watched
     api.listed = [a_slice(endpoint("10.0.0.3"))]
     api.events.put(Gone())
@@ -202,7 +209,7 @@ async def test_a_version_that_is_gone_and_nonsense_are_answered_by_a_new_list(wa
     await until(lambda: seen[-1] == {"10.0.0.4:1"})
 
 
-async def test_nothing_is_told_while_nothing_is_known(watched) -> None:
+async def test_nothing_is_told_while_nothing_is_known(watched: Watched) -> None:
     api, seen = watched
     api.down = True
     api.events.put(Away("broken"))

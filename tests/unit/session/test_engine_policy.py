@@ -1,6 +1,7 @@
 """What a tenant may not be answered by is refused before anything is stored."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ async def test_a_tenant_waits_for_its_own_engines_though_others_have_room(world:
 async def test_engines_are_asked_for_in_the_tenants_own_name_alone(world: World) -> None:
     replica = world.replica()
     world.fleet.served = {"sim": model(context_length=600)}
-    given = {"history": HistoryStrategy.SUMMARIZE, "max_tokens": 50, "cache": None}
+    given: dict[str, Any] = {"history": HistoryStrategy.SUMMARIZE, "max_tokens": 50, "cache": None}
     first = asking("word " * 60, **given)
     await replica.complete(first)
     for _ in range(13):

@@ -38,7 +38,7 @@ class Source:
 
 
 async def texts(some: asyncio.Future[object] | object) -> list[str]:
-    return [event.chunk.text for event in await some]  # type: ignore[misc, attr-defined]
+    return [event.chunk.text for event in await some]  # type: ignore[misc]
 
 
 async def test_what_is_waited_for_goes_on_by_itself() -> None:

@@ -1,14 +1,17 @@
 """A holder that stops hands its runs over; one that seems lost is taken over from early."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import RunState
 from parley_session.runs import taking
+from parley_session.runs.asking import Completion
 from support.poll import until
-from support.session_world import LEASE, Completion, Replica, World, asking
+from support.session_world import LEASE, Replica, World, asking
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +113,7 @@ async def test_a_run_that_is_not_started_is_taken_on_a_hint_as_well(world: World
     asked = asking("One")
     original = replica.death.write
 
-    async def dying(name, call):
+    async def dying(name: str, call: Callable[[], Any]) -> Any:
         if name == "create":
             replica.death.dead = True
         return await original(name, call)

@@ -1,20 +1,25 @@
 """Runs that are met long after their deadline: what was seen of them is kept, and they end."""
 
+from typing import Any
+
 import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import RunState
 from parley_session.runs import making
+from parley_session.runs.asking import Accepted
 from support.poll import until
 from support.session_mortal import Killed
-from support.session_world import World, asking
+from support.session_world import Replica, World, asking
 
 
-async def _begun(world: World, replica, **given):
+async def _begun(world: World, replica: Replica, **given: Any) -> Accepted:
     """Start an answer that stops after "Hello"."""
     world.fleet.hold_at = 2
-    accepted = await replica.start(asking(**given))
-    await until(lambda: accepted.live.text == "Hello")
+    accepted: Accepted = await replica.start(asking(**given))
+    live = accepted.live
+    assert live is not None
+    await until(lambda: live.text == "Hello")
     return accepted
 
 

@@ -19,7 +19,9 @@ def write(live: LiveRun, text: str) -> None:
 
 @settings(deadline=None)
 @given(pieces=pieces, data=st.data())
-def test_all_readers_read_the_same_text_from_wherever_they_begin(pieces, data) -> None:
+def test_all_readers_read_the_same_text_from_wherever_they_begin(
+    pieces: list[str], data: st.DataObject
+) -> None:
     whole = "".join(pieces)
     characters = [len(whole[:n].encode()) for n in range(len(whole) + 1)]
     starts = data.draw(st.lists(st.sampled_from(characters), max_size=5))

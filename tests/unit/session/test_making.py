@@ -9,17 +9,20 @@ import pytest
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import CacheMode, CacheStatus, FinishReason, Rating, RunState
 from parley_session.runs import writing
-from parley_session.runs.live import Gone
+from parley_session.runs.asking import Accepted, Completion
+from parley_session.runs.live import Ended, Gone, Piece
 from parley_session.store.base import StoreUnavailable
 from support.poll import until
-from support.session_world import ALICE, BOB, LEASE, World, asking
+from support.session_world import ALICE, BOB, LEASE, Replica, World, asking
 
 
-async def _begun(world: World, replica, asked, pieces: int = 2):
+async def _begun(world: World, replica: Replica, asked: Completion, pieces: int = 2) -> Accepted:
     """Start an answer that stops before a piece; its acceptance, once that is reached."""
     world.fleet.hold_at = pieces
-    accepted = await replica.start(asked)
-    await until(lambda: accepted.live.length == len("".join(world.fleet.answer[:pieces]).encode()))
+    accepted: Accepted = await replica.start(asked)
+    live = accepted.live
+    assert live is not None
+    await until(lambda: live.length == len("".join(world.fleet.answer[:pieces]).encode()))
     return accepted
 
 
@@ -121,7 +124,9 @@ async def test_an_engine_that_is_lost_fails_the_run_and_keeps_the_text(world: Wo
     await replica.complete(asking("Again", chat=accepted.run.chat))
 
 
-async def test_a_defect_ends_the_run_as_internal(world: World, caplog) -> None:
+async def test_a_defect_ends_the_run_as_internal(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     replica = world.replica()
     world.fleet.failure = ZeroDivisionError("a defect")
     accepted = await _begun(world, replica, asking())
@@ -186,7 +191,8 @@ async def test_a_fenced_holder_stops_and_its_reader_reads_on(world: World) -> No
     assert ended.run.attempt == 2
     assert (await world.run(accepted.run.id)).content == world.fleet.text
     await replica.quiet()
-    assert accepted.live.ending in (Gone.MOVED, ended)
+    assert accepted.live is not None
+    assert accepted.live.ending is Gone.MOVED or accepted.live.ending == ended
     assert (await world.chat(accepted.run.chat)).message_count == 2
 
 
@@ -195,11 +201,15 @@ async def test_a_reader_of_a_run_made_elsewhere_reads_its_log_and_its_end(world:
     accepted = await _begun(world, replica, asking())
     events = other.follow(accepted.run.id, offset=3)
     first = await anext(events)
+    assert isinstance(first, Piece)
     assert first.text == "lo"
     world.fleet.release.set()
-    rest = [event async for event in events]
-    assert "lo" + "".join(event.text for event in rest[:-1]) == world.fleet.text[3:]
-    assert rest[-1].run.state is RunState.COMPLETED
+    *rest, last = [event async for event in events]
+    pieces = [event for event in rest if isinstance(event, Piece)]
+    assert pieces == rest
+    assert "lo" + "".join(piece.text for piece in pieces) == world.fleet.text[3:]
+    assert isinstance(last, Ended)
+    assert last.run.state is RunState.COMPLETED
 
 
 @pytest.mark.parametrize("offset", [0, 3, 5, 7, 10])
@@ -229,6 +239,7 @@ async def test_a_stopping_replica_leaves_its_answers_to_another(world: World) ->
     replica = world.replica()
     accepted = await _begun(world, replica, asking())
     await replica.session.live_runs.drain(0)
+    assert accepted.live is not None
     assert accepted.live.ending is Gone.MOVED
     assert not (await world.run(accepted.run.id)).state.final
     world.fleet.release.set()
@@ -258,8 +269,10 @@ async def test_an_answer_is_committed_once_the_store_is_back(world: World) -> No
     accepted = await _begun(world, replica, asking())
     world.store.away = True
     world.fleet.release.set()
-    await until(lambda: accepted.live.text == world.fleet.text)
-    assert accepted.live.ending is None
+    live = accepted.live
+    assert live is not None
+    await until(lambda: live.text == world.fleet.text)
+    assert live.ending is None
     world.store.away = False
     _, ended = await replica.read(accepted.run.id, live=accepted.live)
     assert ended.run.content == world.fleet.text

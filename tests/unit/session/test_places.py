@@ -8,6 +8,7 @@ import pytest
 from parley_kit.errors import ServiceError
 from parley_kit.ids import uuid7
 from parley_session import chats
+from parley_session.domain import bounds
 from parley_session.domain.model import Role
 from parley_session.runs.asking import NewChat
 from support.poll import until
@@ -85,7 +86,7 @@ async def test_a_place_that_cannot_be_known_is_left_to_the_reader(world: World) 
 async def test_a_page_of_a_chat_is_cut_by_bytes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chats.bounds, "MAX_PAGE_BYTES", 10)
+    monkeypatch.setattr(bounds, "MAX_PAGE_BYTES", 10)
     monkeypatch.setattr(chats, "_MESSAGES_AT_ONCE", 4)
     reader = world.replica().session.servicer._chats
     chat_id = uuid7()

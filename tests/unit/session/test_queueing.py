@@ -1,15 +1,17 @@
 """Messages that wait in a busy chat: in order, bounded, and never forgotten."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import FinishReason, RunState, WhenBusy
+from parley_session.runs.asking import Completion
 from parley_session.runs.live import Ended, Queued
 from support.poll import until
 from support.session_mortal import deaths
-from support.session_world import ALICE, Completion, Replica, World, asking, world
+from support.session_world import ALICE, Replica, World, asking, world
 
 QUEUE = WhenBusy.QUEUE
 
@@ -103,7 +105,7 @@ async def test_the_place_is_told_as_it_changes(world: World) -> None:
     cancelled = await other.cancel(first.run_id, wait=20)
     assert cancelled.state is RunState.CANCELLED
     await until(lambda: len(seen) == 2)
-    assert seen[1].position == 1
+    assert seen[1] == Queued(1)
     world.fleet.release.set()
     async with asyncio.timeout(5):
         await reading
@@ -124,17 +126,19 @@ async def test_a_repeated_request_finds_its_waiting_turn_and_does_not_start_it(
     assert len((await world.chat(first.chat_id)).pending) == 2
 
 
-async def test_a_turn_accepted_as_the_one_before_is_settled_is_started(world: World) -> None:
+async def test_a_turn_accepted_as_the_one_before_is_settled_is_started(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replica, other = world.replica(), world.replica()
     first = await _busy(world, replica)
     original = world.store.accept_turn
 
-    async def slowly(*args: object) -> bool:
+    async def slowly(*args: Any) -> bool:
         world.fleet.release.set()
         await replica.quiet()
-        return await original(*args)  # type: ignore[arg-type]
+        return await original(*args)
 
-    world.store.accept_turn = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(world.store, "accept_turn", slowly)
     second = behind(first, "Two")
     accepted = await other.start(second)
     assert accepted.live is not None

@@ -47,7 +47,7 @@ loads = st.builds(
 
 @PATIENT
 @given(found=st.lists(loads, min_size=1, max_size=8), queued=st.integers(0, 500))
-def test_an_idle_engine_that_joins_changes_nothing(found, queued) -> None:
+def test_an_idle_engine_that_joins_changes_nothing(found: list[EngineLoad], queued: int) -> None:
     """Nothing swings: the engine that the signal asked for does not make it ask for more."""
     joined = [*found, EngineLoad(0, 0, 32)]
     assert demand(joined, queued) == pytest.approx(demand(found, queued))
@@ -55,7 +55,7 @@ def test_an_idle_engine_that_joins_changes_nothing(found, queued) -> None:
 
 @PATIENT
 @given(found=st.lists(loads, min_size=1, max_size=8), queued=st.integers(0, 500))
-def test_more_that_waits_is_never_less_work(found, queued) -> None:
+def test_more_that_waits_is_never_less_work(found: list[EngineLoad], queued: int) -> None:
     assert demand(found, queued + 1) >= demand(found, queued)
 
 

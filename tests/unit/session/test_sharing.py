@@ -20,10 +20,11 @@ from parley_session.domain.model import (
     Principal,
     Rating,
 )
+from parley_session.runs.asking import Completion, NewChat
 from support.joined_cache import JoinedCache
 from support.meaning import semantic_world
 from support.poll import until
-from support.session_world import ALICE, BOB, Completion, NewChat, Replica, World, asking
+from support.session_world import ALICE, BOB, Replica, World, asking
 
 EVE = Principal("acme", "eve")
 PERSONAL = "What helps against my symptoms?"
@@ -60,7 +61,7 @@ async def test_only_the_first_question_of_a_chat_is_shared(world: World) -> None
     first = asking("Why?", history_turns=0)
     await replica.complete(first, ALICE)
     assert (await told(replica, asking("Why?"), BOB)).status is CacheStatus.EXACT
-    assert world.cache.lookups[-1].shared
+    assert [query.shared for query in world.cache.lookups[-1:]] == [True]
     # Not even where nothing of what was said before is sent along.
     await replica.complete(asking("Why?", chat=first.chat_id, new=False, history_turns=0), ALICE)
     assert not world.cache.lookups[-1].shared

@@ -1,15 +1,17 @@
 """Accepting turns, and what is met instead of a free chat."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from parley_kit.errors import ServiceError
-from parley_session.domain.model import CacheStatus, FinishReason, Role, RunState
-from parley_session.runs.asking import NewChat
+from parley_session.domain.model import CacheStatus, Chat, FinishReason, Role, Run, RunState
+from parley_session.runs.asking import Completion, NewChat
 from parley_session.store.base import StoreUnavailable
 from support.poll import until
-from support.session_world import ALICE, BOB, World, asking
+from support.session_world import ALICE, BOB, Replica, World, asking
 
 
 async def test_a_new_chat_is_made_with_its_question_and_its_answer(world: World) -> None:
@@ -100,7 +102,9 @@ async def test_another_message_meets_run_in_progress_with_the_run(world: World) 
     assert text == world.fleet.text
 
 
-async def test_a_committed_turn_at_the_head_is_finished_by_who_meets_it(world: World) -> None:
+async def test_a_committed_turn_at_the_head_is_finished_by_who_meets_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replica = world.replica()
     asked = asking()
     await replica.complete(asked)
@@ -111,23 +115,25 @@ async def test_a_committed_turn_at_the_head_is_finished_by_who_meets_it(world: W
     assert turn_chat is not None
     second = asking("Two", chat=asked.chat_id)
     dying = world.replica()
-    await _die_at(dying, "settle_turn", second)
+    await _die_at(monkeypatch, dying, "settle_turn", second)
     assert (await world.chat(asked.chat_id)).pending
     text, ended = await world.replica().complete(asking("Three", chat=asked.chat_id))
     assert text == world.fleet.text
     assert ended.chat.message_count == chat.message_count + 4
 
 
-async def _die_at(replica, write, asked) -> None:
+async def _die_at(
+    monkeypatch: pytest.MonkeyPatch, replica: Replica, write: str, asked: Completion
+) -> None:
     """Run a turn on a replica that dies at a write of that name."""
     original = replica.death.write
 
-    async def dying(name, call):
+    async def dying(name: str, call: Callable[[], Any]) -> Any:
         if name == write:
             replica.death.dead = True
         return await original(name, call)
 
-    replica.death.write = dying
+    monkeypatch.setattr(replica.death, "write", dying)
     await replica.start(asked)
     await replica.quiet()
 
@@ -161,7 +167,7 @@ async def test_a_context_that_cannot_fit_is_refused_and_nothing_is_stored(
     ids=["no engine", "full engines and queue", "no such model"],
 )
 async def test_what_cannot_be_answered_is_refused_and_nothing_is_stored(
-    world: World, prepare, code
+    world: World, prepare: Callable[[World], None], code: str
 ) -> None:
     replica = world.replica()
     prepare(world)
@@ -220,18 +226,20 @@ async def test_a_store_that_is_away_refuses_new_turns(world: World) -> None:
         await replica.start(asking())
 
 
-async def test_a_run_is_made_although_its_caller_left_while_it_was_inserted(world: World) -> None:
+async def test_a_run_is_made_although_its_caller_left_while_it_was_inserted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replica = world.replica()
     asked = asking()
     insert_run, inserting, go_on = world.store.insert_run, asyncio.Event(), asyncio.Event()
 
-    async def slowly(run):
+    async def slowly(run: Run) -> bool:
         inserted = await insert_run(run)
         inserting.set()
         await go_on.wait()
         return inserted
 
-    world.store.insert_run = slowly
+    monkeypatch.setattr(world.store, "insert_run", slowly)
     caller = asyncio.create_task(replica.start(asked))
     await inserting.wait()
     caller.cancel()
@@ -243,20 +251,22 @@ async def test_a_run_is_made_although_its_caller_left_while_it_was_inserted(worl
     assert (run.state, run.attempt, run.content) == (RunState.COMPLETED, 1, world.fleet.text)
 
 
-async def test_a_run_that_another_has_inserted_as_held_is_left_to_it(world: World) -> None:
+async def test_a_run_that_another_has_inserted_as_held_is_left_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = world.replica(), world.replica()
     asked = asking()
     insert_chat = world.store.insert_chat
 
-    async def and_a_retry_elsewhere(chat):
+    async def and_a_retry_elsewhere(chat: Chat) -> bool:
         inserted = await insert_chat(chat)
-        world.store.insert_chat = insert_chat
+        monkeypatch.setattr(world.store, "insert_chat", insert_chat)
         world.fleet.hold_at = 2
         await other.start(asked)
         await until(lambda: world.fleet.drawing)
         return inserted
 
-    world.store.insert_chat = and_a_retry_elsewhere
+    monkeypatch.setattr(world.store, "insert_chat", and_a_retry_elsewhere)
     accepted = await one.start(asked)
     assert accepted.live is None
     world.fleet.release.set()

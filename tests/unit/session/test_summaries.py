@@ -1,22 +1,28 @@
 """Summaries: made once an answer is settled, extended, part of the prompt, never in the way."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
+from parley.inference.v1 import inference_pb2 as pb
 
 from parley_kit.errors import ServiceError
 from parley_session.answers.keys import query_of
 from parley_session.context import summarizing
 from parley_session.domain.model import HistoryStrategy, RunState
+from parley_session.fleet.base import Draw
+from parley_session.runs.asking import Completion
 from parley_session.runs.live import Ended
 from support.poll import until
 from support.session_fakes import model
-from support.session_world import Completion, Replica, World, asking
+from support.session_world import Replica, World, asking
 
 SUMMARIZE = HistoryStrategy.SUMMARIZE
 LONG = "word " * 60
 HEAD = "be brief\n\nSummary of the conversation so far:\n"
 
 
-def next_turn(first: Completion | None, message: str = LONG, **given: object) -> Completion:
+def next_turn(first: Completion | None, message: str = LONG, **given: Any) -> Completion:
     """A turn in the chat of another, which asks for summaries."""
     given = {"history": SUMMARIZE, "max_tokens": 50, "cache": None, **given}
     return asking(message, chat=first.chat_id if first else None, **given)
@@ -87,7 +93,7 @@ async def test_an_answer_is_not_lost_when_its_summary_fails(
     replica = world.replica()
     original = world.fleet.draw
 
-    async def failing(draw):
+    async def failing(draw: Draw) -> AsyncIterator[pb.GenerateResponse]:
         if draw.request_id.endswith(":summary"):
             if failure == "engine":
                 raise ServiceError(None, "engine_lost", "gone")  # type: ignore[arg-type]
@@ -122,7 +128,7 @@ async def test_the_caller_has_its_answer_before_the_summary_is_begun(
     monkeypatch.setattr(summarizing, "KEPT_TURNS", 1)
     held = world.fleet.draw
 
-    async def stuck(draw):
+    async def stuck(draw: Draw) -> AsyncIterator[pb.GenerateResponse]:
         if draw.request_id.endswith(":summary"):
             await world.fleet.release.wait()
         async for event in held(draw):

@@ -7,10 +7,11 @@ import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.domain.model import Chat, Principal, RunState
+from parley_session.runs.asking import Completion
 from parley_session.runs.live import Ended, Queued
 from support.poll import until
 from support.session_mortal import Killed, deaths
-from support.session_world import ALICE, LEASE, Completion, Replica, World, asking, world
+from support.session_world import ALICE, LEASE, Replica, World, asking, world
 
 CAROL = Principal("globex", "carol")
 

@@ -1,6 +1,8 @@
 """The simulation: its arithmetic, that nothing gets lost in it, and what it is to show."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ def engine(events: Events, ended: list[Request]) -> VirtualEngine:
     return VirtualEngine(events, "e", MODEL, ended.append, lambda _request: None)
 
 
-def played(seconds: float = 30.0, **options) -> World:
+def played(seconds: float = 30.0, **options: Any) -> World:
     world = World(WorldOptions(**({"engines": 4} | options)))
     model = world.options.chats
     world.play(chats(model, lambda _: 1.0, 1.0, seconds, world.options.seed))
@@ -29,7 +31,8 @@ def played(seconds: float = 30.0, **options) -> World:
 
 
 def test_one_request_alone_takes_prefill_then_its_tokens() -> None:
-    events, ended = Events(), []
+    events = Events()
+    ended: list[Request] = []
     engine(events, ended).submit(Request("c", 500, 11, 0.0))
     events.run(10)
     (request,) = ended
@@ -38,7 +41,8 @@ def test_one_request_alone_takes_prefill_then_its_tokens() -> None:
 
 
 def test_prompts_are_computed_one_after_the_other_and_a_full_batch_waits() -> None:
-    events, ended = Events(), []
+    events = Events()
+    ended: list[Request] = []
     one = engine(events, ended)
     for chat in "abc":
         one.submit(Request(chat, 500, 21, 0.0))
@@ -54,7 +58,8 @@ def test_prompts_are_computed_one_after_the_other_and_a_full_batch_waits() -> No
 
 
 def test_a_prefix_is_cached_until_others_push_it_out() -> None:
-    events, ended = Events(), []
+    events = Events()
+    ended: list[Request] = []
     one = engine(events, ended)
     for chat, prompt in (("a", 1000), ("a", 2000), ("b", 4000), ("a", 2500)):
         one.submit(Request(chat, prompt, 10, events.now))
@@ -63,7 +68,8 @@ def test_a_prefix_is_cached_until_others_push_it_out() -> None:
 
 
 def test_what_was_drawn_before_a_crash_is_not_drawn_again() -> None:
-    events, ended = Events(), []
+    events = Events()
+    ended: list[Request] = []
     first, second = engine(events, ended), engine(events, ended)
     first.submit(Request("c", 500, 101, 0.0))
     events.run(0.6 + 50 * 0.05)
@@ -104,7 +110,7 @@ def test_no_answer_is_lost_whatever_fails(strategy: Strategy) -> None:
 def test_every_engine_frozen_at_once_is_outlived() -> None:
     world = played()
     for address in list(world.engines):
-        world.events.at(10, lambda a=address: world.freeze(a, 15))
+        world.events.at(10, partial(world.freeze, address, 15))
     world.events.run(1000)
     quiet = played()
     quiet.events.run(1000)

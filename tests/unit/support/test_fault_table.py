@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.fault_table import (
+    Row,
     Table,
     ends_after,
     next_text_after,
@@ -27,7 +28,7 @@ def book(*moments: float) -> Ledger:
     return ledger
 
 
-def row(ledger: Ledger, at: float, attempt: int = 1, state: str = "completed"):
+def row(ledger: Ledger, at: float, attempt: int = 1, state: str = "completed") -> Row:
     reading = ledger.readings["run", "ada"]
     evidence = Evidence(stored_runs={"run": {"attempt": attempt, "state": state}})
     return row_of(
