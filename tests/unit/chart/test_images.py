@@ -1,5 +1,7 @@
 """What images are built from, and what is said of them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from chart_schema import CHART
@@ -36,6 +38,24 @@ def test_an_unknown_image_is_refused_with_those_there_are() -> None:
         recipe("gatway")
     with pytest.raises(Failed, match="'make'"):
         Builder("make")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "told"),
+    [
+        ("docker", "--context far save --output {file} one:1"),
+        ("buildah", "--context far push --quiet one:1 docker-archive:{file}:one:1"),
+    ],
+)
+def test_an_image_is_written_to_a_file_in_each_builders_way(
+    dialect: str, told: str, tmp_path: Path
+) -> None:
+    command = tmp_path / dialect
+    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n', "utf-8")
+    command.chmod(0o755)
+    file = tmp_path / "one.tar"
+    Builder(f"{command} --context far").save("one:1", file)
+    assert (tmp_path / "told").read_text("utf-8").strip() == told.format(file=file)
 
 
 def test_the_images_version_is_the_one_that_the_chart_asks_for() -> None:
