@@ -7,15 +7,17 @@ import asyncio
 from parley_cache.admission import AdmissionRules
 from parley_cache.barriers import Stamp
 from parley_cache.cache import AnswerCache, LeaseWish, Lookup, Verdict
+from parley_cache.crowd import Crowd, Leader
 from parley_cache.flight import FlightRules, SingleFlight
 from parley_cache.guard import Breaker, StoreGuard
-from parley_cache.keys import EntryKey
+from parley_cache.keys import EntryKey, entry_key
 from parley_cache.model import Query, Selector
 from parley_cache.shelf_life import Expiry
 from parley_cache.store.base import Lease, Limits, StoreUnavailable
 from parley_cache.store.memory import MemoryStore
 from support.cache_store import LIVES, Clock, query
 from support.meaning import offer
+from support.poll import until
 
 WISH = LeaseWish(30.0, 0.0, seeded=False)
 NOW = LeaseWish(0.0, 0.0, seeded=False)
@@ -145,3 +147,32 @@ async def test_nobody_is_given_what_was_invalidated_while_they_waited() -> None:
     late = offer(query(), lease=first.lease, stamp=first.stamp or Stamp(None, 0).encode())
     assert (await cache.store(late, seconds=5.0)).reason == "invalidated"
     assert (await waiting).entry is None
+
+
+class OneLeader(Crowd):
+    """Knows one who makes an equivalent answer, who is gone when looked for again."""
+
+    def __init__(self, leader: Leader) -> None:
+        self.leaders = [leader]
+
+    async def join(self, query: Query, token: str, seconds: float) -> Leader | None:
+        return self.leaders.pop() if self.leaders else None
+
+    async def leave(self, query: Query, token: str) -> None:
+        assert not self.leaders
+
+
+async def test_who_waits_and_then_follows_another_is_counted_once() -> None:
+    store = MemoryStore(Limits(10**9, 10**6, 10**9, 10**6), LIVES, Clock())
+    key = entry_key(query())
+    crowd = OneLeader(Leader(entry_key(query(user="bob")), "same_meaning", 0.9))
+    guard = StoreGuard(Breaker(50, 60.0))
+    flight = SingleFlight(store, guard, FlightRules(max_waiting=1), crowd)
+    assert await store.take_lease(key, "before", 15.0) is Lease.TAKEN
+
+    asker = asyncio.create_task(flight.board(query(), max_wait=30.0, semantic=True))
+    await until(lambda: flight._waiting == 1)
+    await store.end_lease(key, "before", open_seconds=0.0)
+
+    assert (await asker).lease, "not refused as one too many"
+    assert flight._waiting == 0

@@ -102,6 +102,8 @@ class SingleFlight:
                     return flight
         except StoreError:
             metrics.LEASES.labels("unavailable").inc()
+        finally:
+            self._waiting -= asker.counted
         return Flight(None)
 
     async def _board(self, asker: _Asker) -> Flight | None:
@@ -185,16 +187,16 @@ class SingleFlight:
         return Flight(found)
 
     async def _wait(self, asker: _Asker, leader: Leader | None) -> Flight | None:
-        if self._waiting >= self._rules.max_waiting:
-            metrics.LEASES.labels("crowded").inc()
-            return Flight(None)
-        self._waiting += 1
-        try:
-            if leader is None:
-                return await self._wait_for_the_same(asker)
-            return await self._follow(asker, leader)
-        finally:
-            self._waiting -= 1
+        if not asker.counted:
+            if self._waiting >= self._rules.max_waiting:
+                metrics.LEASES.labels("crowded").inc()
+                return Flight(None)
+            # Once, also of who waits, leads, and then waits for an equivalent answer.
+            asker.counted = True
+            self._waiting += 1
+        if leader is None:
+            return await self._wait_for_the_same(asker)
+        return await self._follow(asker, leader)
 
     async def _wait_for_the_same(self, asker: _Asker) -> Flight | None:
         pause = _FIRST_PAUSE
@@ -242,6 +244,8 @@ class _Asker:
     deadline: float
     waits: bool
     semantic: bool
+    counted: bool = False
+    """Among those who wait on this replica."""
     token: str = ""
 
     def __post_init__(self) -> None:
