@@ -265,8 +265,7 @@ train-judge: .dev  ## Train the cache's judge of pairs into OUT= (an hour on one
 	$(PY) tests/data/semantic/build_pairs.py --crossed $(OUT)/crossed.tsv
 	$(PY) -m parley_devstack.embedding_model $(OUT)/model
 	PYTHONPATH=tools/pair_judge:services/cache/src .venv-inference/bin/python -m parley_pair_judge \
-		tests/data/semantic/pairs.tsv $(OUT)/crossed.tsv --model $(OUT)/model --out $(OUT) \
-		--held seventh ninth hand_one_held hand_two_held hand_three_held $(ARGS)
+		tests/data/semantic/pairs.tsv $(OUT)/crossed.tsv --model $(OUT)/model --out $(OUT) $(ARGS)
 
 .PHONY: loadtest
 loadtest: .dev  ## Locust users against a platform on sim, or against HOST=

@@ -33,7 +33,6 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("pairs", type=Path, nargs="+", metavar="PAIRS", help="from build_pairs.py")
     line.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the embedding's")
     line.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    line.add_argument("--held", nargs="*", default=[], help="beginnings of patterns to leave out")
     line.add_argument("--steps", type=int, default=2_400)
     line.add_argument("--decay", type=int, default=700, help="steps over which the rate falls")
     line.add_argument("--lower", type=int, default=3, help="layers that stay as they are")
@@ -50,7 +49,7 @@ def main() -> None:
         raise SystemExit(f"--lower must be at least 0 and below {LAYERS}.")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    examples, held = read_examples(options.pairs, options.held or ["\0"])
+    examples, held = read_examples(options.pairs)
     onnx, tokenizer = options.model / "model.onnx", options.model / "tokenizer.json"
     texts = Texts(Tokenizer.from_file(str(tokenizer)))
     model = PairModel(read_tensors(onnx), options.lower, options.rank)
@@ -63,7 +62,7 @@ def main() -> None:
     provenance = {
         "pairs": digests,
         "trained_on": len(examples),
-        "held": options.held,
+        "held": len(held),
         "steps": options.steps,
         "decay": options.decay,
         "seed": options.seed,

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from parley_cache.semantic.languages.pack import words
+from parley_pair_judge.edits import Edits
 
+_LANGUAGE, _HELD = "en", "held"
 _WORD = re.compile(r"[A-Za-z]{3,}|\d+")
 _SMALL = words(
     "the for from with and but not are was were been being does did has have had can could should "
@@ -36,19 +38,27 @@ class Example:
     pattern: str
 
 
-def read_examples(
-    paths: Sequence[Path], held: Sequence[str]
-) -> tuple[list[Example], list[Example]]:
-    """Returns the pairs to train on, and those whose pattern begins with one of `held`."""
+def read_examples(paths: Sequence[Path]) -> tuple[list[Example], list[Example]]:
+    """Returns the English pairs to train on, and those of the split `held`.
+
+    A pair of which a text is in `held` too, whatever its case, is in neither.
+    """
     train: list[Example] = []
-    kept: list[Example] = []
+    held: list[Example] = []
     for path in paths:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                pattern = row["pattern"]
-                example = Example(row["text_a"], row["text_b"], row["label"] == "1", pattern)
-                (kept if pattern.startswith(tuple(held)) else train).append(example)
-    return train, kept
+                if row["language"] == _LANGUAGE:
+                    example = Example(
+                        row["text_a"], row["text_b"], row["label"] == "1", row["pattern"]
+                    )
+                    (held if row["split"] == _HELD else train).append(example)
+    kept = {text.lower() for example in held for text in (example.first, example.second)}
+    return [
+        example
+        for example in train
+        if example.first.lower() not in kept and example.second.lower() not in kept
+    ], held
 
 
 class Variations:
@@ -66,6 +76,7 @@ class Variations:
     ) -> None:
         self._rng = rng
         self._examples = examples
+        self._edits = Edits(rng)
         found = {
             word.lower()
             for example in examples
@@ -106,6 +117,16 @@ class Variations:
         first, second = pattern.sub(other, example.first), pattern.sub(other, example.second)
         trap = self._rng.choice(((first, example.second), (example.first, second)))
         return [Example(first, second, True, ""), Example(*trap, False, "")]
+
+    def edited(self, example: Example) -> list[Example]:
+        """Edits a paraphrase by `edits`: on both sides (the same), on one (a trap)."""
+        both = self._edits.of_both(example.first, example.second)
+        if both and self._rng.random() < 0.6:
+            first, second = both
+            trap = self._rng.choice(((first, example.second), (example.first, second)))
+            return [Example(first, second, True, ""), Example(*trap, False, "")]
+        turned = self._edits.of_one(example.first)
+        return [Example(turned, example.second, False, "")] if turned else []
 
     def _other(self, word: str) -> str:
         """A number, or a word of the kind; the nearest are left out: they may mean the same."""

@@ -38,7 +38,8 @@ class Plan:
     rate: float = 4e-4
     head_rate: float = 5e-4
     drop: float = 0.1
-    replaced: float = 0.08  # share of paraphrases of which two further examples are made
+    replaced: float = 0.10  # share of paraphrases of which two further examples are made
+    edited: float = 0.80  # share that is edited, where there is something to edit
     strangers: float = 0.04
 
 
@@ -174,6 +175,8 @@ def _batches(
         items = [*examples, *variations.strangers(int(plan.strangers * len(examples)))]
         for example in rng.sample(alike, int(plan.replaced * len(alike))):
             items += variations.replaced(example)
+        for example in rng.sample(alike, int(plan.edited * len(alike))):
+            items += variations.edited(example)
         rng.shuffle(items)
         share = sum(item.same for item in items) / len(items)
         for at in range(0, len(items), plan.batch * _POOL):
