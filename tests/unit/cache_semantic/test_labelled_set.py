@@ -38,7 +38,7 @@ def test_no_two_splits_share_a_pattern_or_a_question() -> None:
         patterns[row["split"]].add(row["pattern"])
         questions[row["split"]] |= {row["text_a"].lower(), row["text_b"].lower()}
 
-    assert set(patterns) == {"calibrate", "report", "trained", "held"}
+    assert set(patterns) == {"calibrate", "report", "trained", "held", "unseen"}
     for one, other in combinations(patterns, 2):
         assert not patterns[one] & patterns[other]
         assert not questions[one] & questions[other]

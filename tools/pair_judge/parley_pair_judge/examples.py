@@ -15,7 +15,9 @@ import numpy.typing as npt
 from parley_cache.semantic.languages.pack import words
 from parley_pair_judge.edits import Edits
 
-_LANGUAGE, _HELD = "en", "held"
+_LANGUAGE = "en"
+# What gives the threshold, and what nothing is learnt from.
+_HELD, _UNSEEN = "held", "unseen"
 _WORD = re.compile(r"[A-Za-z]{3,}|\d+")
 _SMALL = words(
     "the for from with and but not are was were been being does did has have had can could should "
@@ -41,10 +43,10 @@ class Example:
 def read_examples(paths: Sequence[Path]) -> tuple[list[Example], list[Example]]:
     """Returns the English pairs to train on, and those of the split `held`.
 
-    A pair of which a text is in `held` too, whatever its case, is in neither.
+    A pair of which a text is in `held` or `unseen` too, whatever its case, is in neither.
     """
     train: list[Example] = []
-    held: list[Example] = []
+    apart: dict[str, list[Example]] = {_HELD: [], _UNSEEN: []}
     for path in paths:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
@@ -52,13 +54,18 @@ def read_examples(paths: Sequence[Path]) -> tuple[list[Example], list[Example]]:
                     example = Example(
                         row["text_a"], row["text_b"], row["label"] == "1", row["pattern"]
                     )
-                    (held if row["split"] == _HELD else train).append(example)
-    kept = {text.lower() for example in held for text in (example.first, example.second)}
+                    apart.get(row["split"], train).append(example)
+    kept = {
+        text.lower()
+        for examples in apart.values()
+        for example in examples
+        for text in (example.first, example.second)
+    }
     return [
         example
         for example in train
         if example.first.lower() not in kept and example.second.lower() not in kept
-    ], held
+    ], apart[_HELD]
 
 
 class Variations:
