@@ -60,6 +60,9 @@ class TrainedJudge:
 
     def logit(self, first: str, second: str) -> float:
         """Returns the logit of a pair; UNJUDGED where a text is too long. Blocking."""
+        # Before they are kept by their text: that may be a hundred times as long.
+        if max(len(first), len(second)) > MAX_CHARACTERS:
+            return UNJUDGED
         # Sums depend on their order in the last digits; a verdict must not.
         with self._lock:
             a, b = (self._below(text) for text in sorted((first, second)))
@@ -69,14 +72,12 @@ class TrainedJudge:
         return max(UNJUDGED, min(-UNJUDGED, logit)) if math.isfinite(logit) else UNJUDGED
 
     def _encoded(self, text: str) -> Floats | None:
-        """Returns `text` as the encoder's lower layers give it; None where it is too long."""
+        """Returns `text` as the lower layers give it; None where it has too many tokens."""
         ids = self._tokens(text)
         return self._encoder.below(ids) if ids else None
 
     def _tokens(self, text: str) -> list[int]:
-        """Returns the tokens of `text`; none where it is too long."""
-        if len(text) > MAX_CHARACTERS:
-            return []
+        """Returns the tokens of `text`; none where they are too many."""
         ids = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
         return list(ids) if len(ids) <= MAX_TOKENS else []
 
