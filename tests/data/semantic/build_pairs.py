@@ -10,9 +10,9 @@ each split. Run it again after every change to a group:
 
     python tests/data/semantic/build_pairs.py
 
-`--out FILE` writes them elsewhere. With `--crossed FILE` it writes, elsewhere, the pairs that are
-left: every trap beside every wording, and wordings beside each other. Such traps are seldom near
-copies.
+Groups of the split `trained` are for training alone and give none of these. `--out FILE` writes
+elsewhere. With `--crossed FILE` it writes, elsewhere, all pairs that are left: every trap beside
+every wording, and wordings beside each other. Such traps are seldom near copies.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 PAIRS = HERE / "pairs.tsv"
 COLUMNS = ("text_a", "text_b", "label", "category", "pattern", "domain", "language", "split")
 MAX_PAIRS = 5
+TRAINED = "trained"
 
 
 @dataclass
@@ -118,7 +119,7 @@ def main() -> None:
     line.add_argument("--crossed", type=Path, metavar="FILE", help="write the pairs left instead")
     asked = line.parse_args()
     groups = read_groups(HERE / "groups")
-    rows = pairs_of(groups)
+    rows = pairs_of([group for group in groups if group.split != TRAINED])
     if asked.crossed is not None:
         rows = crossed(groups, {row[:2] for row in rows})
     lines = ["\t".join(row) for row in (COLUMNS, *rows)]

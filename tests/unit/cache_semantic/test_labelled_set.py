@@ -31,14 +31,32 @@ def test_no_sentence_pattern_gives_more_than_five_pairs() -> None:
     assert max(counts.values()) <= 5
 
 
-def test_no_two_splits_share_a_pattern_or_a_question() -> None:
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """All that the groups give beside the file, what is for training alone among it."""
+    path = tmp_path_factory.mktemp("pairs") / "crossed.tsv"
+    build("--crossed", path)
+    return [
+        dict(zip(HEAD, line.split("\t"), strict=True))
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]
+    ]
+
+
+def build(option: str, path: Path) -> None:
+    """Run the script that makes the file."""
+    script = str(PAIRS.parent / "build_pairs.py")
+    subprocess.run([sys.executable, script, option, str(path)], check=True, timeout=60)
+
+
+def test_no_two_splits_share_a_pattern_or_a_question(crossed: list[dict[str, str]]) -> None:
     patterns: defaultdict[str, set[str]] = defaultdict(set)
     questions: defaultdict[str, set[str]] = defaultdict(set)
-    for row in ROWS:
+    for row in [*ROWS, *crossed]:
         patterns[row["split"]].add(row["pattern"])
         questions[row["split"]] |= {row["text_a"].lower(), row["text_b"].lower()}
 
     assert set(patterns) == {"calibrate", "report", "trained", "held", "unseen"}
+    assert {row["split"] for row in ROWS} == set(patterns) - {"trained"}
     for one, other in combinations(patterns, 2):
         assert not patterns[one] & patterns[other]
         assert not questions[one] & questions[other]
@@ -65,10 +83,6 @@ def test_no_pair_is_there_twice() -> None:
 def test_the_file_is_what_the_groups_give(tmp_path: Path) -> None:
     built = tmp_path / "pairs.tsv"
 
-    subprocess.run(
-        [sys.executable, str(PAIRS.parent / "build_pairs.py"), "--out", str(built)],
-        check=True,
-        timeout=60,
-    )
+    build("--out", built)
 
     assert built.read_bytes() == PAIRS.read_bytes()
