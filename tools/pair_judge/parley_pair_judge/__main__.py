@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 from parley_cache.semantic.embedding import file_identity
 from parley_cache.semantic.evaluation.figures import best, curve
 from parley_cache.semantic.judge.tensors import LAYERS, read_tensors
+from parley_cache.semantic.judge.weights import read_trained
 from parley_pair_judge.examples import Variations, read_examples
-from parley_pair_judge.export import write
+from parley_pair_judge.export import restore, write
 from parley_pair_judge.model import PairModel
 from parley_pair_judge.train import Plan, Texts, logits_of, train
 
@@ -33,10 +34,11 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("pairs", type=Path, nargs="+", metavar="PAIRS", help="from build_pairs.py")
     line.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the embedding's")
     line.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    line.add_argument("--start", type=Path, metavar="FOLDER", help="of weights to train on from")
     line.add_argument("--steps", type=int, default=2_400)
     line.add_argument("--decay", type=int, default=700, help="steps over which the rate falls")
     line.add_argument("--lower", type=int, default=3, help="layers that stay as they are")
-    line.add_argument("--rank", type=int, default=32, help="of each matrix's change")
+    line.add_argument("--rank", type=int, default=128, help="of each matrix's change, as written")
     line.add_argument("--seed", type=int, default=7)
     line.add_argument("--threads", type=int, default=1)
     return line
@@ -52,7 +54,9 @@ def main() -> None:
     examples, held = read_examples(options.pairs)
     onnx, tokenizer = options.model / "model.onnx", options.model / "tokenizer.json"
     texts = Texts(Tokenizer.from_file(str(tokenizer)))
-    model = PairModel(read_tensors(onnx), options.lower, options.rank)
+    model = PairModel(read_tensors(onnx), options.lower)
+    if options.start is not None:
+        restore(model, read_trained(options.start).arrays)
     plan = Plan(options.steps, options.decay, seed=options.seed)
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
     rng = random.Random(options.seed)
@@ -73,6 +77,7 @@ def main() -> None:
         model,
         embedding=options.model,
         identity=file_identity(options.model),
+        rank=options.rank,
         probes=PROBES,
         provenance=provenance,
     )

@@ -1,7 +1,6 @@
 """The judge as PyTorch trains it; `parley_cache.semantic.judge.encoder` computes the same.
 
-Weight matrices of the embedding model stay as they are; each of a trained layer gets a
-change of low rank beside it (LoRA, Hu et al. 2021), and its biases and norms move.
+The last layers are trained whole, the first ones stay as they are.
 """
 
 from __future__ import annotations
@@ -29,34 +28,21 @@ def tensor(value: Any) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One layer of the encoder; with `rank` above 0 a trained one, over both texts."""
+    """One layer of the encoder; a `trained` one is over both texts."""
 
-    def __init__(self, weights: Mapping[str, Any], layer: int, rank: int) -> None:
+    def __init__(self, weights: Mapping[str, Any], layer: int, *, trained: bool) -> None:
         super().__init__()
-        self.rank = rank
-        for name in MATRICES:
-            matrix = tensor(weights[f"{layer}.{name}.w"])
-            self.register_buffer(f"{name}_w", matrix)
-            self.register_parameter(f"{name}_b", nn.Parameter(tensor(weights[f"{layer}.{name}.b"])))
-            if rank:
-                height, width = matrix.shape
-                thin = torch.randn(height, rank) / math.sqrt(height)
-                self.register_parameter(f"{name}_thin", nn.Parameter(thin))
-                self.register_parameter(f"{name}_wide", nn.Parameter(torch.zeros(rank, width)))
-        for name in NORMS:
+        for name in (*MATRICES, *NORMS):
             for part in "wb":
                 value = nn.Parameter(tensor(weights[f"{layer}.{name}.{part}"]))
                 self.register_parameter(f"{name}_{part}", value)
-        if rank:
+        if trained:
             self.across = nn.Parameter(torch.zeros(HEADS))
             self.mark = nn.Parameter(torch.zeros(WIDTH))
 
     def product(self, x: Tensor, name: str) -> Tensor:
         """Returns `x` by the matrix `name`, shape (rows, out)."""
-        y = torch.addmm(getattr(self, f"{name}_b"), x, getattr(self, f"{name}_w"))
-        if self.rank:
-            y = y + (x @ getattr(self, f"{name}_thin")) @ getattr(self, f"{name}_wide")
-        return y
+        return torch.addmm(getattr(self, f"{name}_b"), x, getattr(self, f"{name}_w"))
 
     def forward(self, x: Tensor, hidden: Tensor, other: Tensor | None, drop: float) -> Tensor:
         """Returns the tokens after the layer: (pairs, tokens, width).
@@ -92,12 +78,12 @@ class Layer(nn.Module):
 class PairModel(nn.Module):
     """The whole judge; only what lies above the first `lower` layers is trained."""
 
-    def __init__(self, weights: Mapping[str, Any], lower: int, rank: int) -> None:
+    def __init__(self, weights: Mapping[str, Any], lower: int) -> None:
         super().__init__()
         self.word = tensor(weights["word"]) * tensor(weights["word.scale"])
         self.position = tensor(weights["position"])
         self.norm = (tensor(weights["norm.w"]), tensor(weights["norm.b"]))
-        layers = [Layer(weights, n, 0 if n < lower else rank) for n in range(LAYERS)]
+        layers = [Layer(weights, n, trained=n >= lower) for n in range(LAYERS)]
         self.lower = nn.ModuleList(layers[:lower]).requires_grad_(False)
         self.upper = nn.ModuleList(layers[lower:])
         self.sharpness = nn.Parameter(torch.tensor(15.0))

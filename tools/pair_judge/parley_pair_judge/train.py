@@ -35,8 +35,8 @@ class Plan:
     decay: int
     batch: int = 32
     seed: int = 7
-    rate: float = 4e-4
-    head_rate: float = 5e-4
+    rate: float = 1e-4
+    head_rate: float = 3e-4
     drop: float = 0.1
     replaced: float = 0.10  # share of paraphrases of which two further examples are made
     edited: float = 0.80  # share that is edited, where there is something to edit
