@@ -52,12 +52,14 @@ async def test_the_time_for_an_answer_is_reckoned_once(
 
     async def leaping(query: Query) -> Hit | Miss:
         # After the run is held, before an engine is asked.
+        live = await until(lambda: replica.session.live_runs.find(asked.run_id))
+        await live.held()
         world.time.leap(leap)
         return await look_up(query)
 
     monkeypatch.setattr(world.cache, "lookup", leaping)
-    replica = world.replica()
-    text, ended = await replica.complete(asking(timeout_seconds=60))
+    replica, asked = world.replica(), asking(timeout_seconds=60)
+    text, ended = await replica.complete(asked)
     assert text == world.fleet.text
     assert ended.run.state is RunState.COMPLETED
     (draw,) = world.fleet.draws

@@ -144,6 +144,7 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
         store=store,
         fleet=fleet,
         context=context,
+        answers=answers,
         live_runs=live_runs,
         finisher=finisher,
         advancer=advancer,

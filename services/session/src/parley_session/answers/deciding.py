@@ -85,6 +85,12 @@ class Answers:
         """This replica makes the run no more: the lease, if there is one, ends by time."""
         self._leases.let_go(run_id)
 
+    async def drop(self, run_id: str, decision: Decision) -> None:
+        """Leave a decision unused; its lease, if there is one, is given back."""
+        self._leases.let_go(run_id)
+        if decision.lease and decision.query is not None:
+            await self._cache.release(decision.query, decision.lease)
+
     async def offer(self, run: Run, prompt: Prompt, decision: Decision) -> None:
         """Offer the answer of a committed run; admission is the cache's to decide.
 

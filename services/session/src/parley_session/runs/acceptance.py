@@ -14,6 +14,8 @@ from dataclasses import replace
 from opentelemetry import trace
 
 from parley_kit.errors import ServiceError
+from parley_session.answers.asked import Asked
+from parley_session.answers.deciding import Answers
 from parley_session.clock import Clock
 from parley_session.context.builder import ContextBuilder
 from parley_session.context.prompt import Prompt
@@ -64,6 +66,7 @@ class Acceptance:
         store: Store,
         fleet: Fleet,
         context: ContextBuilder,
+        answers: Answers,
         live_runs: LiveRuns,
         finisher: Finisher,
         advancer: Advancer,
@@ -74,6 +77,7 @@ class Acceptance:
         self._store = store
         self._fleet = fleet
         self._context = context
+        self._answers = answers
         self._live_runs = live_runs
         self._finisher = finisher
         self._advancer = advancer
@@ -244,12 +248,23 @@ class Acceptance:
         return Accepted(stored, None, repeated=False)
 
     async def _begin_held(self, chat: Chat, turn: Turn, prompt: Prompt) -> Accepted | None:
-        """Begin a run that nobody else knows of yet. None: somebody does."""
+        """Begin a run that nobody else knows of yet. None: somebody does.
+
+        Its question is looked up while it is stored.
+        """
         run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
-        if not await insert_turn(self._store, prompt.messages[-1], run):
-            return None
-        live = self._live_runs.launch(run, Known(prompt.with_question_stored(), chat))
-        return Accepted(run, live, repeated=False)
+        asked = Asked(self._answers, run, prompt)
+        live = None
+        try:
+            inserted = await insert_turn(self._store, prompt.messages[-1], run)
+            # One that is here already was launched by who met the turn, and asks by itself.
+            if inserted and self._live_runs.find(run.id) is None:
+                known = Known(prompt.with_question_stored(), chat, asked)
+                live = self._live_runs.launch(run, known)
+        finally:
+            if live is None:
+                await asked.drop()
+        return Accepted(run, live, repeated=False) if live is not None else None
 
     # what is there already ----------------------------------------------------
 

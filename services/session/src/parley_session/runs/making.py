@@ -94,7 +94,7 @@ class Maker:
         writer = Writer(store=self._store, log=self._log, hold=hold, live=live, clock=self._clock)
         work = Work(hold, live, signal, writer, self._loop_time_of_deadline(run))
         if known is not None:
-            work.prompt, work.chat = known.prompt, known.chat
+            work.prompt, work.chat, work.asked = known.prompt, known.chat, known.asked
         try:
             live.close(await self._make(work, held=known is not None))
         except Fenced:
@@ -117,6 +117,8 @@ class Maker:
             live.close(Gone.MOVED)
             self._answers.let_go(run.id)
             await writer.close()
+            if work.asked is not None:
+                await work.asked.drop()
 
     async def _make(self, work: Work, *, held: bool) -> Ended | Gone:
         """Take the steps. Raises TimeoutError when the store was away for too long."""

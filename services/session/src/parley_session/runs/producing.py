@@ -64,7 +64,10 @@ class Producer:
             # Frozen, and its log known, before any text is seen; no sooner than that is
             # it waited for, so that cache and engine are asked meanwhile.
             work.writer.open(prompt.frozen())
-            work.decision = await self._answers.ask(work.run, prompt)
+            if work.asked is not None:
+                work.decision = await work.asked.decision()
+            else:
+                work.decision = await self._answers.ask(work.run, prompt)
             if work.decision.hit is not None:
                 await self._serve(work, work.decision.hit)
                 return

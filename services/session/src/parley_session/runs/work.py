@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from parley_session.answers.asked import Asked
 from parley_session.answers.deciding import Decision
 from parley_session.context.prompt import Prompt
 from parley_session.domain.model import Chat, Run, Usage
@@ -20,6 +21,8 @@ class Known:
     prompt: Prompt
     # As the acceptance has left it.
     chat: Chat
+    # Looked up while the run was inserted; the run's task drops what it does not take.
+    asked: Asked
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Work:
     prompt: Prompt | None = None
     # As acceptance has left it, where it was here.
     chat: Chat | None = None
+    # Begun by acceptance; None: the question is yet to be looked up.
+    asked: Asked | None = None
     decision: Decision | None = None
     usage: Usage = field(default_factory=Usage)
     # Seconds from acceptance to the first text.
