@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
-from parley_cache.keys import entry_key, tenant_name
+from parley_cache.keys import EntryKey, entry_key, tenant_name
 from parley_cache.model import Selector
-from parley_cache.store.base import MAX_ANNOUNCED, Lease
+from parley_cache.store.base import MAX_ANNOUNCED, CacheStore, Lease
 from support.cache_store import NOBODY, TENANT, Clock, MakeStore, entry_for, put, query
+
+
+async def take(store: CacheStore, key: EntryKey, token: str) -> Lease:
+    """Take a lease for long."""
+    lease, _ = await store.take_lease(key, token, 100.0)
+    return lease
 
 
 class Askers:
@@ -19,18 +25,40 @@ class Askers:
     ) -> None:
         one, two = make_store(), make_store()
         key, other = entry_key(query()), entry_key(query(user="bob"))
-        assert await one.take_lease(key, "a", 100.0) is Lease.TAKEN
-        assert await two.take_lease(key, "b", 100.0) is Lease.HELD
-        assert await two.take_lease(other, "b", 100.0) is Lease.TAKEN, "another user's is another"
+        assert await take(one, key, "a") is Lease.TAKEN
+        assert await take(two, key, "b") is Lease.HELD
+        assert await take(two, other, "b") is Lease.TAKEN, "another user's is another"
         await two.end_lease(key, "b", open_seconds=0.0)
-        assert await two.take_lease(key, "b", 100.0) is Lease.HELD, "not its own to end"
+        assert await take(two, key, "b") is Lease.HELD, "not its own to end"
         await one.end_lease(key, "a", open_seconds=0.0)
-        assert await two.take_lease(key, "b", 100.0) is Lease.TAKEN
+        assert await take(two, key, "b") is Lease.TAKEN
         # Ended without an answer, it stands open: nobody waits, nobody takes it.
         await two.end_lease(key, "b", open_seconds=100.0)
-        assert await one.take_lease(key, "a", 100.0) is Lease.OPEN
+        assert await take(one, key, "a") is Lease.OPEN
         await one.end_lease(key, "a", open_seconds=0.0)
-        assert await one.take_lease(key, "c", 100.0) is Lease.OPEN
+        assert await take(one, key, "c") is Lease.OPEN
+
+    async def test_who_asks_for_a_lease_finds_what_was_stored_before(
+        self, make_store: MakeStore, clock: Clock
+    ) -> None:
+        one, two = make_store(), make_store()
+        key = entry_key(query())
+        lease, found = await one.take_lease(key, "a", 100.0)
+        assert (lease, found.entry, found.reason) == (Lease.TAKEN, None, "not_found")
+        assert (await put(two, clock, query(), "Stored.", stamp=found.stamp)).stored
+        # Whether it is taken or not, and by one who has not met the tenant yet.
+        for store, expected in ((one, Lease.HELD), (two, Lease.HELD), (make_store(), Lease.HELD)):
+            lease, found = await store.take_lease(key, "b", 100.0)
+            assert (lease, found) == (expected, await store.get(key))
+            assert found.entry is not None
+            assert found.entry.answer == "Stored."
+        await one.end_lease(key, "a", open_seconds=0.0)
+        lease, found = await one.take_lease(key, "b", 100.0)
+        assert (lease, found.entry is not None) == (Lease.TAKEN, True)
+        await two.invalidate(TENANT, Selector(all=True), dry_run=False)
+        lease, found = await one.take_lease(key, "c", 100.0)
+        assert (lease, found.entry) == (Lease.HELD, None), "nothing that was invalidated"
+        assert found.stamp == (await two.get(key)).stamp
 
     async def test_askers_are_counted_once_each_and_sharers_flagged_for_a_time(
         self, make_store: MakeStore, clock: Clock
@@ -57,7 +85,7 @@ class Askers:
         key = entry_key(query())
         assert await one.peek_lease(key) is None
         assert not await one.renew_lease(key, "a", 100.0)
-        await one.take_lease(key, "a", 100.0)
+        await take(one, key, "a")
         assert await two.peek_lease(key) is Lease.HELD
         assert await two.renew_lease(key, "a", 200.0), "by whichever replica"
         assert not await two.renew_lease(key, "b", 200.0)

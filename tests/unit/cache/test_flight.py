@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from parley_cache.admission import AdmissionRules
 from parley_cache.barriers import Stamp
 from parley_cache.cache import AnswerCache, LeaseWish, Lookup, Verdict
@@ -13,9 +15,9 @@ from parley_cache.guard import Breaker, StoreGuard
 from parley_cache.keys import EntryKey, entry_key
 from parley_cache.model import Query, Selector
 from parley_cache.shelf_life import Expiry
-from parley_cache.store.base import Lease, Limits, StoreUnavailable
+from parley_cache.store.base import Found, Lease, Limits, StoreUnavailable
 from parley_cache.store.memory import MemoryStore
-from support.cache_store import LIVES, Clock, query
+from support.cache_store import LIVES, Clock, put, query
 from support.meaning import offer
 from support.poll import until
 
@@ -122,7 +124,7 @@ async def test_waiting_is_bounded_in_time_and_in_number() -> None:
 class Failing(MemoryStore):
     """A store whose leases fail."""
 
-    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> Lease:
+    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> tuple[Lease, Found]:
         raise StoreUnavailable("gone")
 
     async def end_lease(self, key: EntryKey, token: str, *, open_seconds: float) -> None:
@@ -136,6 +138,30 @@ async def test_a_store_that_fails_holds_nobody_up() -> None:
     stored = await cache.store(offer(query(), lease="a", stamp=missed.stamp), seconds=5.0)
     assert stored.stored
     await cache.release(query(), "a")
+
+
+class Beaten(MemoryStore):
+    """A store that is given an answer just before a lease of its key is asked for."""
+
+    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> tuple[Lease, Found]:
+        await put(self, Clock(), query(), "Just stored.")
+        return await super().take_lease(key, token, seconds)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("wish", [WISH, NOW], ids=["patient", "not"])
+async def test_an_answer_that_came_since_the_miss_is_given_and_no_lease_kept(
+    wish: LeaseWish, held: bool
+) -> None:
+    store = Beaten(Limits(10**9, 10**6, 10**9, 10**6), LIVES, Clock())
+    key = entry_key(query())
+    if held:
+        await MemoryStore.take_lease(store, key, "another's", 15.0)
+    found = await look(make(store), query(), wish)
+    assert found.entry is not None
+    assert (found.verdict, found.entry.answer) == (Verdict.EXACT, "Just stored.")
+    assert found.lease == ""
+    assert await store.peek_lease(key) is (Lease.HELD if held else None)
 
 
 async def test_nobody_is_given_what_was_invalidated_while_they_waited() -> None:
@@ -168,7 +194,7 @@ async def test_who_waits_and_then_follows_another_is_counted_once() -> None:
     crowd = OneLeader(Leader(entry_key(query(user="bob")), "same_meaning", 0.9))
     guard = StoreGuard(Breaker(50, 60.0))
     flight = SingleFlight(store, guard, FlightRules(max_waiting=1), crowd)
-    assert await store.take_lease(key, "before", 15.0) is Lease.TAKEN
+    assert (await store.take_lease(key, "before", 15.0))[0] is Lease.TAKEN
 
     asker = asyncio.create_task(flight.board(query(), max_wait=30.0, semantic=True))
     await until(lambda: flight._waiting == 1)

@@ -108,18 +108,22 @@ class SingleFlight:
 
     async def _board(self, asker: _Asker) -> Flight | None:
         """Lead or wait; None: whom the asker followed has vanished."""
-        lease = await self._take(asker.key, asker.token)
+        lease, found = await self._take(asker)
+        if found.entry is not None:
+            metrics.LEASES.labels("answered").inc()
+            return Flight(found)
         if lease is Lease.TAKEN:
-            return await self._lead(asker)
+            return await self._lead(asker, found)
         if lease is Lease.OPEN or not asker.waits:
             metrics.LEASES.labels(lease.value).inc()
             return Flight(None, in_flight=lease is Lease.HELD)
         return await self._wait(asker, None)
 
-    async def _lead(self, asker: _Asker) -> Flight | None:
+    async def _lead(self, asker: _Asker, found: Found) -> Flight | None:
         """Use a lease that was taken, unless an equivalent answer is being made already."""
-        flight = await self._check_again(asker.key, asker.token)
-        if not flight.lease or self._crowd is None or not asker.semantic:
+        metrics.LEASES.labels("taken").inc()
+        flight = Flight(found, asker.token)
+        if self._crowd is None or not asker.semantic:
             return flight
         try:
             leader = await self._crowd.join(asker.query, asker.token, self._rules.lease_seconds)
@@ -164,9 +168,17 @@ class SingleFlight:
         metrics.LEASES.labels("renewed" if held else "lost").inc()
         return held
 
-    async def _take(self, key: EntryKey, token: str) -> Lease:
+    async def _take(self, asker: _Asker) -> tuple[Lease, Found]:
+        """Try to take the lease, and look once more: it ends at once where the answer is there.
+
+        The one before may have stored it since the miss.
+        """
+        key, token = asker.key, asker.token
         async with self._guard.operation("lease", self._rules.call_seconds):
-            return await self._store.take_lease(key, token, self._rules.lease_seconds)
+            lease, found = await self._store.take_lease(key, token, self._rules.lease_seconds)
+        if lease is Lease.TAKEN and found.entry is not None:
+            await self._end(key, token, open_seconds=0.0)
+        return lease, found
 
     async def _end(self, key: EntryKey, token: str, *, open_seconds: float) -> None:
         async with self._guard.operation("lease", self._rules.call_seconds):
@@ -175,16 +187,6 @@ class SingleFlight:
     async def _get(self, key: EntryKey) -> Found:
         async with self._guard.operation("get", self._rules.call_seconds):
             return await self._store.get(key)
-
-    async def _check_again(self, key: EntryKey, token: str) -> Flight:
-        """Look once more: the one before may have stored its answer since the miss."""
-        found = await self._get(key)
-        if found.entry is None:
-            metrics.LEASES.labels("taken").inc()
-            return Flight(found, token)
-        await self._end(key, token, open_seconds=0.0)
-        metrics.LEASES.labels("answered").inc()
-        return Flight(found)
 
     async def _wait(self, asker: _Asker, leader: Leader | None) -> Flight | None:
         if not asker.counted:
@@ -206,9 +208,12 @@ class SingleFlight:
             if found.entry is not None:
                 metrics.LEASES.labels("waited").inc()
                 return Flight(found)
-            lease = await self._take(asker.key, asker.token)
+            lease, found = await self._take(asker)
+            if found.entry is not None:
+                metrics.LEASES.labels("waited").inc()
+                return Flight(found)
             if lease is Lease.TAKEN:
-                return await self._lead(asker)
+                return await self._lead(asker, found)
             if lease is Lease.OPEN:
                 metrics.LEASES.labels("open").inc()
                 return Flight(found)

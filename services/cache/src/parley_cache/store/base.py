@@ -204,8 +204,11 @@ class CacheStore(Protocol):
         """Say whether a user's answers are not to be shared: for `FLAG_SECONDS`."""
         ...
 
-    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> Lease:
-        """Take the single-flight lease of a key, unless another holds it."""
+    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> tuple[Lease, Found]:
+        """Take the single-flight lease of a key, unless another holds it; then read as `get`.
+
+        What was stored before the lease was taken is found, and that in one round trip.
+        """
         ...
 
     async def end_lease(self, key: EntryKey, token: str, *, open_seconds: float) -> None:

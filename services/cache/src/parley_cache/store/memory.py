@@ -205,14 +205,15 @@ class MemoryStore:
         state = self._tenants.get(tenant) or _Tenant()
         return state.flags.get(user, 0.0) > self._clock()
 
-    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> Lease:
-        """Take the lease of a key, unless another holds it."""
+    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> tuple[Lease, Found]:
+        """Take the lease of a key, unless another holds it; then read the entry."""
         leases = self._tenants.setdefault(key.tenant, _Tenant()).leases
         held, until = leases.get(key.entry_id, ("", 0.0))
+        lease = Lease.HELD if held else Lease.OPEN
         if until <= self._clock():
             leases[key.entry_id] = (token, self._clock() + seconds)
-            return Lease.TAKEN
-        return Lease.OPEN if not held else Lease.HELD
+            lease = Lease.TAKEN
+        return lease, await self.get(key)
 
     async def end_lease(self, key: EntryKey, token: str, *, open_seconds: float) -> None:
         """Give a lease back."""

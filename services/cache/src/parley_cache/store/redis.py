@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -32,7 +33,7 @@ from parley_cache.store.base import (
     Swept,
 )
 from parley_cache.store.redis_announcing import RedisAnnouncing
-from parley_cache.store.redis_client import Client, translated
+from parley_cache.store.redis_client import Client, Command, translated
 from parley_cache.store.redis_invalidation import RedisInvalidation
 from parley_cache.store.redis_keys import (
     Bookkeeping,
@@ -113,21 +114,28 @@ class RedisStore:
     async def get(self, key: EntryKey) -> Found:
         """Read an entry, and the stamp of this moment."""
         with translated():
-            names = TenantKeys(self._prefix, key.tenant)
-            known = self._epochs.get(key.tenant, "")
-            epoch, sequence, record = await self._read(names, known, key.entry_id)
-            if epoch is not None and epoch != known:
-                known = epoch
-                self._remember(key.tenant, known)
-                epoch, sequence, record = await self._read(names, known, key.entry_id)
-            stamp = Stamp(epoch, sequence)
-            if record is None or epoch != known:
-                return Found(None, "not_found", stamp)
-            if isinstance(record, bytes):
-                with suppress(CorruptRecord):
-                    return self._judge(key, decode_entry(record), stamp)
-            await self._removal.remove(names.epoch(known), [key.entry_id])
-            return Found(None, "corrupt", stamp)
+            _, found = await self._look_up(key)
+        return found
+
+    async def _look_up(
+        self, key: EntryKey, first: Sequence[Command] = ()
+    ) -> tuple[Sequence[Any], Found]:
+        """Read an entry after some commands, whose replies are given, in one round trip."""
+        names = TenantKeys(self._prefix, key.tenant)
+        known = self._epochs.get(key.tenant, "")
+        replies, epoch, sequence, record = await self._read(names, known, key.entry_id, first)
+        if epoch is not None and epoch != known:
+            known = epoch
+            self._remember(key.tenant, known)
+            _, epoch, sequence, record = await self._read(names, known, key.entry_id)
+        stamp = Stamp(epoch, sequence)
+        if record is None or epoch != known:
+            return replies, Found(None, "not_found", stamp)
+        if isinstance(record, bytes):
+            with suppress(CorruptRecord):
+                return replies, self._judge(key, decode_entry(record), stamp)
+        await self._removal.remove(names.epoch(known), [key.entry_id])
+        return replies, Found(None, "corrupt", stamp)
 
     def _judge(self, key: EntryKey, entry: Entry, stamp: Stamp) -> Found:
         if entry.entry_id != key.entry_id or entry.check != key.check:
@@ -137,20 +145,22 @@ class RedisStore:
         return Found(entry, "", stamp)
 
     async def _read(
-        self, names: TenantKeys, epoch: str, entry_id: str
-    ) -> tuple[str | None, int, bytes | ResponseError | None]:
-        """Read epoch, count and record in one round trip.
+        self, names: TenantKeys, epoch: str, entry_id: str, first: Sequence[Command] = ()
+    ) -> tuple[Sequence[Any], str | None, int, bytes | ResponseError | None]:
+        """Send some commands, then read epoch, count and record: one round trip.
 
-        A key of the wrong type is given as Redis' error.
+        A record of the wrong type is given as Redis' error.
         """
         async with self._client.pipeline(transaction=False) as pipe:
+            for command in first:
+                pipe.execute_command(*command)
             pipe.execute_command("HMGET", names.meta, "epoch", "seq")
             pipe.execute_command("GET", names.epoch(epoch).record(entry_id))
-            meta, record = await pipe.execute(raise_on_error=False)
-        for reply in (meta, record):
+            *replies, meta, record = await pipe.execute(raise_on_error=False)
+        for reply in (*replies, meta, record):
             if isinstance(reply, Exception) and not (reply is record and _wrong_type(reply)):
                 raise reply
-        return text(meta[0]), int(meta[1] or 0), record
+        return replies, text(meta[0]), int(meta[1] or 0), record
 
     def _remember(self, tenant: str, epoch: str) -> None:
         self._epochs[tenant] = epoch
@@ -317,11 +327,13 @@ class RedisStore:
         with translated():
             return await self._sharing.is_flagged(TenantKeys(self._prefix, tenant), user)
 
-    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> Lease:
-        """Take the lease of a key, unless another holds it."""
+    async def take_lease(self, key: EntryKey, token: str, seconds: float) -> tuple[Lease, Found]:
+        """Take the lease of a key, unless another holds it; then read the entry."""
         with translated():
             name = TenantKeys(self._prefix, key.tenant).lease(key.entry_id)
-            return await self._leases.take(name, token, seconds)
+            taking = self._leases.taking(name, token, seconds)
+            replies, found = await self._look_up(key, taking)
+        return self._leases.taken(replies, token), found
 
     async def end_lease(self, key: EntryKey, token: str, *, open_seconds: float) -> None:
         """Give a lease back."""

@@ -28,6 +28,8 @@ from parley_cache.store.base import StoreFull, StoreUnavailable
 
 Client = Any
 """A `redis.asyncio.Redis`: its own annotations mix sync and async results."""
+Command = tuple[str | int, ...]
+"""A command's words."""
 
 
 def open_client(url: str, *, max_connections: int, connect_seconds: float) -> Client:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from parley_cache.store.base import Lease
-from parley_cache.store.redis_client import Client
+from parley_cache.store.redis_client import Client, Command
 from parley_cache.store.redis_transaction import execute, retrying
 
 _OPEN = b"-"
@@ -15,12 +17,15 @@ class RedisLeases:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def take(self, name: str, token: str, seconds: float) -> Lease:
-        """Take one, in one round trip."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.execute_command("SET", name, token, "NX", "PX", _milliseconds(seconds))
-            pipe.execute_command("GET", name)
-            _, held = await pipe.execute()
+    @staticmethod
+    def taking(name: str, token: str, seconds: float) -> Sequence[Command]:
+        """Give the commands that take one, for a pipeline; `taken` reads their replies."""
+        return (("SET", name, token, "NX", "PX", _milliseconds(seconds)), ("GET", name))
+
+    @staticmethod
+    def taken(replies: Sequence[bytes | None], token: str) -> Lease:
+        """Say what came of taking one."""
+        _, held = replies
         if held == token.encode():
             return Lease.TAKEN
         # None: it ended between the two; whoever asks again gets it.
