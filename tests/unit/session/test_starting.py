@@ -274,3 +274,23 @@ async def test_a_run_that_another_has_inserted_as_held_is_left_to_it(
     assert text == world.fleet.text
     assert ended.run.attempt == 1
     assert len(world.fleet.draws) == 1
+
+
+async def test_a_turn_that_is_met_while_its_run_is_inserted_is_made_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = world.replica()
+    asked = asking()
+    insert_run = world.store.insert_run
+
+    async def met(run: Run) -> bool:
+        inserted = await insert_run(run)
+        # As after an older run of the chat that is finished once more.
+        acceptance = replica.session.servicer._starter._acceptance
+        await acceptance._advancer.advance(await world.chat(asked.chat_id))
+        return inserted
+
+    monkeypatch.setattr(world.store, "insert_run", met)
+    text, ended = await replica.complete(asked)
+    assert (text, ended.run.state) == (world.fleet.text, RunState.COMPLETED)
+    assert len(world.fleet.draws) == 1

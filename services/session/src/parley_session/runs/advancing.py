@@ -40,20 +40,29 @@ class Advancer:
         turn = chat.pending[0]
         if self._gate.is_open(turn.request.model, chat.tenant):
             return self._live_runs.launch(
-                run_of(chat, turn), detached=True, prepare=partial(self._prepare, chat, turn)
+                run_of(chat, turn),
+                detached=True,
+                prepare=partial(self._prepare, chat, turn, self._live_runs.holder),
             )
         run = await self._prepare(chat, turn)
         if run is not None:
             await self._gate.put(run)
         return None
 
-    async def _prepare(self, chat: Chat, turn: Turn) -> Run | None:
-        """Store what the turn implies; its run, None: it is not to be begun."""
+    async def _prepare(self, chat: Chat, turn: Turn, maker: str = "") -> Run | None:
+        """Store what the turn implies; its run, None: it is not to be begun.
+
+        `maker`: the replica in whose task for the run this is. What that replica holds is
+        to be made here: its acceptance inserted the run, found this task, and left it to it.
+        """
         run = await store_turn(self._store, chat, turn)
-        if run is None or run.attempt > 0:
-            if run is not None and run.state.final:
-                # It was cancelled while it waited; the one behind it is next.
-                await self._finisher.finish(run)
+        if run is None:
+            return None
+        if run.state.final:
+            # It was cancelled while it waited; the one behind it is next.
+            await self._finisher.finish(run)
+            return None
+        if run.attempt > 0 and run.holder != maker:
             return None
         metrics.ADVANCED.inc()
         return run
