@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from parley_cache.index import local
 from parley_cache.index.base import IndexUnavailable, Place
 from parley_cache.index.local import LocalIndex
 from support.vector_index import (
@@ -75,6 +76,20 @@ async def test_half_precision_finds_the_neighbours_among_many() -> None:
     await index.add_all([item(f"e{n}", vectors[n]) for n in range(len(vectors))])
     assert await recall_of(index, vectors, 5) >= 0.95
     await index.close()
+
+
+async def test_a_larger_graph_is_searched_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = some_vectors(4_000)
+    monkeypatch.setattr(local, "_LEAST_EXPANSION", 6)
+    found = []
+    for items_a_candidate in (10**9, 20):
+        monkeypatch.setattr(local, "_ITEMS_A_CANDIDATE", items_a_candidate)
+        index = LocalIndex(DIMENSIONS, max_items=10_000, graph_above=256)
+        await index.add_all([item(f"e{n}", vectors[n]) for n in range(len(vectors))])
+        found.append(await recall_of(index, vectors, 5))
+        await index.close()
+    assert found[0] < found[1]
+    assert found[1] >= 0.98
 
 
 async def test_one_that_is_closed_says_so() -> None:
