@@ -38,17 +38,19 @@ def test_at_most_one_hit_in_a_hundred_is_wrong_where_the_rules_were_learnt(
     assert point.served.value >= 0.25
 
 
-def test_with_the_judge_no_hit_is_wrong_in_a_quarter_of_where_the_threshold_was_taken(
+def test_with_the_judge_one_hit_in_a_hundred_is_wrong_where_the_threshold_was_taken(
     embedding_model: OnnxModel,
 ) -> None:
     trained = TrainedJudge(embedding_model_folder(), embedding_model.identity)
     pairs = read_pairs(PAIRS).of_split("held")
-    # All of them take minutes: a quarter, and decision 27 has 1 wrong hit of 304 in all.
+    # All of them take minutes: a quarter, and decision 27 has 8 wrong hits of 808 in all.
     some = replace(pairs, pairs=pairs.pairs[::4])
     judged = judge(embedding_model, some, read_calibration(), trained)
 
-    assert sum(verdict.same for verdict in judged.verdicts) >= 80
-    assert not judged.wrong
+    hits = sum(verdict.same for verdict in judged.verdicts)
+    print(f"held, a quarter: {hits} hits, {len(judged.wrong)} wrong")  # noqa: T201
+    assert hits >= 180
+    assert len(judged.wrong) <= 0.015 * hits
 
 
 async def test_the_real_model_serves_concurrent_askers(embedding_model: OnnxModel) -> None:
