@@ -62,9 +62,9 @@ test:  ## Every suite: unit and integration, end to end on sim, end to end on vL
 	@$(MAKE) --no-print-directory test-fast test-e2e test-vllm
 	@echo "make test passed in $$(( $$(date +%s) - $(BEGAN) )) s"
 
-# Tests wait more than they compute: TEST_WORKERS=2 gives whole files to so many processes, each
-# with stores of its own (docs/adr/0024); 0: all in one.
-TEST_WORKERS ?= 0
+# Tests wait more than they compute: whole files are given to so many processes, each with stores
+# of its own (docs/adr/0024); 0: all in one.
+TEST_WORKERS ?= 2
 IN_WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-fast
