@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from parley_cache.semantic.embedding import file_identity
+from parley_cache.semantic.embedding import ModelError, file_identity
 from parley_cache.semantic.evaluation.figures import best, curve
 from parley_cache.semantic.judge.tensors import LAYERS, read_tensors
-from parley_cache.semantic.judge.weights import read_trained
+from parley_cache.semantic.judge.weights import MOST_RANK, TrainedWeights, read_trained
 from parley_pair_judge.examples import Variations, read_examples
 from parley_pair_judge.export import restore, write
 from parley_pair_judge.model import PairModel
@@ -49,14 +49,17 @@ def main() -> None:
     options = parser().parse_args()
     if not 0 <= options.lower < LAYERS:
         raise SystemExit(f"--lower must be at least 0 and below {LAYERS}.")
+    if not 1 <= options.rank <= MOST_RANK:
+        raise SystemExit(f"--rank must be 1 to {MOST_RANK}.")
+    start = _read_start(options.start, options.lower) if options.start is not None else None
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     examples, held = read_examples(options.pairs)
     onnx, tokenizer = options.model / "model.onnx", options.model / "tokenizer.json"
     texts = Texts(Tokenizer.from_file(str(tokenizer)))
     model = PairModel(read_tensors(onnx), options.lower)
-    if options.start is not None:
-        restore(model, read_trained(options.start).arrays)
+    if start is not None:
+        restore(model, start.arrays)
     plan = Plan(options.steps, options.decay, seed=options.seed)
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
     rng = random.Random(options.seed)
@@ -67,6 +70,7 @@ def main() -> None:
         "pairs": digests,
         "trained_on": len(examples),
         "held": len(held),
+        "start": start.identity if start is not None else "",
         "steps": options.steps,
         "decay": options.decay,
         "seed": options.seed,
@@ -90,6 +94,17 @@ def main() -> None:
             sys.stdout.write(
                 json.dumps({"held": len(held), "wrong": limit, "served": served}) + "\n"
             )
+
+
+def _read_start(folder: Path, lower: int) -> TrainedWeights:
+    """Returns the weights in `folder`; ends the program where they cannot be trained on."""
+    try:
+        start = read_trained(folder)
+    except ModelError as error:
+        raise SystemExit(str(error)) from error
+    if start.lower != lower:
+        raise SystemExit(f"The weights in {folder} leave {start.lower} layers alone, not {lower}.")
+    return start
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ HEAD = {
     "head2.w": (HIDDEN, 1),
     "head2.b": (1,),
 }
-_MOST_RANK = 256
+MOST_RANK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def expected_shapes(lower: int, rank: int) -> dict[str, tuple[int, ...]]:
 
 def _check_shapes(arrays: Mapping[str, Floats], lower: int) -> None:
     rank = arrays[f"{lower}.query.thin"].shape[-1]
-    if not 1 <= rank <= _MOST_RANK:
+    if not 1 <= rank <= MOST_RANK:
         raise ValueError(f"its rank is {rank}")
     shapes = expected_shapes(lower, rank)
     if set(arrays) != set(shapes):
