@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley_kit.errors import NoReplica, ServiceError
 from parley_kit.replicas import Replica, ReplicaSet, StaticResolver
@@ -251,6 +251,68 @@ async def test_a_server_whose_health_does_not_answer_is_not_ready() -> None:
         await replicas.all()[0].channel.channel_ready()
         assert not replicas.ready()
     await server.stop(None)
+
+
+class Stuck(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Says one thing to those who watch, once, and another to those who ask."""
+
+    def __init__(self, watched: int, checked: int) -> None:
+        self.watched = health_pb2.HealthCheckResponse(status=watched)
+        self.checked = health_pb2.HealthCheckResponse(status=checked)
+        self.checks = 0
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        await context.write(self.watched)
+        await asyncio.Event().wait()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        self.checks += 1
+        return self.checked
+
+
+@contextlib.asynccontextmanager
+async def stuck_server(watched: int, checked: int) -> AsyncIterator[tuple[Stuck, str]]:
+    server, servicer = grpc.aio.server(), Stuck(watched, checked)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield servicer, address(port)
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("serving", [True, False])
+async def test_a_watch_that_missed_a_change_is_corrected(serving: bool) -> None:
+    status = health_pb2.HealthCheckResponse
+    told = (status.NOT_SERVING, status.SERVING)
+    async with (
+        stuck_server(told[not serving], told[serving]) as (server, at),
+        replica_set(StaticResolver([at])) as replicas,
+    ):
+        await until(lambda: bool(replicas.ready()) is not serving, what="what the watch says")
+        await until(lambda: bool(replicas.ready()) is serving, what="what the probe says")
+        assert server.checks >= 2
+
+
+@pytest.mark.parametrize("end", [RuntimeError("a defect"), asyncio.CancelledError()])
+async def test_a_watch_that_ends_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, end: BaseException
+) -> None:
+    watch, begun = ReplicaSet._watch_health, 0
+
+    async def fails_once(self: ReplicaSet[EchoStub], replica: Replica[EchoStub]) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise end
+        await watch(self, replica)
+
+    monkeypatch.setattr(ReplicaSet, "_watch_health", fails_once)
+    async with echo_server() as a, replica_set(StaticResolver([address(a.port)])) as replicas:
+        await replicas.wait_ready(10)
+        assert begun == 2
+    assert "the watch over a replica ended" in caplog.text
 
 
 async def test_connections_that_grow_old_lose_no_call() -> None:

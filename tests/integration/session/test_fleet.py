@@ -11,6 +11,7 @@ from parley.inference.v1 import inference_pb2 as pb
 
 from parley_kit.errors import ServiceError
 from parley_session.fleet.choosing import Strategy
+from parley_session.fleet.engine import Engine
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
 from support.fleets import address, choices, draw, engines, fleet_of
@@ -142,6 +143,25 @@ async def test_reports_that_stop_and_come_again_are_followed(
         await until(lambda: not engine.stale)
         # It is the same process: nothing to start slowly.
         assert engine.since == since
+
+
+@pytest.mark.parametrize("end", [RuntimeError("a defect"), asyncio.CancelledError()])
+async def test_an_engine_is_watched_on_whatever_ended_the_watch(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    follow, begun = Engine._follow_reports, 0
+
+    async def fails_once(self: Engine) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise end
+        await follow(self)
+
+    monkeypatch.setattr(Engine, "_follow_reports", fails_once)
+    async with engines(1) as (started,), fleet_of(address(started)) as fleet:
+        assert begun == 2
+        assert await draw(fleet)
 
 
 async def test_an_adapter_is_a_model_of_its_own() -> None:

@@ -7,7 +7,7 @@ A connection may stand while nobody is at work behind it (a frozen process, a
 link that stalls); gRPC's own keepalive was seen to take a minute to find out.
 So each replica is also asked now and then: one that does not answer is not
 ready, and the streams that it has are cancelled, for their callers to begin
-again elsewhere.
+again elsewhere. What it answers also corrects a watch that missed a change.
 ``pick`` takes the less busy of two drawn at random. A replica that its resolver
 no longer names gets no new call; its channel is closed when the last one ends.
 With TLS, a channel keeps the certificate that it was opened with. So when that changes,
@@ -59,6 +59,11 @@ _HEALTH_ABSENT_RETRY = 5.0
 _PROBE_SECONDS = 1.0
 _PROBE_TIMEOUT = 2.0
 _PROBE_MISSES = 2
+# Answers running that are otherwise than what the health watch said last: then that watch is
+# not believed. One may have crossed a change on its way.
+_PROBE_DISAGREEMENTS = 2
+# Seconds until a watch that ended is begun again.
+_WATCH_RETRY = 1.0
 
 
 class ReplicaSet(Generic[T]):
@@ -218,19 +223,42 @@ class ReplicaSet(Generic[T]):
                 await self._close(new)
 
     async def _monitor(self, replica: Replica[T]) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_connection(replica))
-            group.create_task(self._watch_health(replica))
-            group.create_task(self._probe(replica))
+        """Watch a replica for as long as it is there, whatever becomes of one look-out."""
+        while True:
+            watches = {
+                asyncio.create_task(watch(replica), name=f"{watch.__name__} {replica.address}")
+                for watch in (self._watch_connection, self._watch_health, self._probe)
+            }
+            try:
+                ended, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+                for watch in ended:
+                    self._note_end(watch)
+            finally:
+                for watch in watches:
+                    watch.cancel()
+                await asyncio.wait(watches)
+            await asyncio.sleep(_WATCH_RETRY)
+
+    def _note_end(self, watch: asyncio.Task[None]) -> None:
+        """None of them is meant to end; a library may raise what it does not tell of."""
+        _log.error(
+            "the watch over a replica ended; it is begun again",
+            extra={"of": self._name, "watch": watch.get_name()},
+            exc_info=None if watch.cancelled() else watch.exception(),
+        )
 
     async def _watch_connection(self, replica: Replica[T]) -> None:
         while True:
-            state = replica.channel.get_state(try_to_connect=True)
-            was_ready = replica.ready
-            replica.note_state(state)
-            if replica.ready is not was_ready:
-                self._note_readiness(replica)
+            state = self._look_at_connection(replica)
             await replica.channel.wait_for_state_change(state)
+
+    def _look_at_connection(self, replica: Replica[T]) -> grpc.ChannelConnectivity:
+        state = replica.channel.get_state(try_to_connect=True)
+        was_ready = replica.ready
+        replica.note_state(state)
+        if replica.ready is not was_ready:
+            self._note_readiness(replica)
+        return state
 
     async def _watch_health(self, replica: Replica[T]) -> None:
         stub = health_pb2_grpc.HealthStub(replica.channel)
@@ -258,19 +286,24 @@ class ReplicaSet(Generic[T]):
             await asyncio.sleep(pause)
 
     async def _probe(self, replica: Replica[T]) -> None:
-        """Ask a replica again and again whether it is at work."""
+        """Ask a replica again and again whether it is at work, and ready."""
         stub = health_pb2_grpc.HealthStub(replica.channel)
         request = health_pb2.HealthCheckRequest(service=self._health_service)
-        misses = 0
+        misses = disagreements = 0
         explained = False
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
+            # A change that nobody told of is seen here.
+            self._look_at_connection(replica)
+            serving: bool | None = None
             missed = False
             connected = replica.connected
             # With TLS, one that cannot be reached is asked as well: to hear why, once.
             if connected or (self._security is not None and not explained):
                 try:
-                    missed = await stub.Check(request, timeout=_PROBE_TIMEOUT) is None
+                    response = await stub.Check(request, timeout=_PROBE_TIMEOUT)
+                    missed = response is None
+                    serving = None if missed else response.status == _SERVING
                 except grpc.aio.AioRpcError as error:
                     # Any other status is an answer, or the connection went.
                     missed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -282,6 +315,10 @@ class ReplicaSet(Generic[T]):
             missed = missed and connected
             misses = misses + 1 if missed else 0
             self._set_silent(replica, misses >= _PROBE_MISSES)
+            disagrees = connected and serving is not None and serving is not replica.serving
+            disagreements = disagreements + 1 if disagrees else 0
+            if serving is not None and disagreements >= _PROBE_DISAGREEMENTS:
+                self._set_serving(replica, serving)
 
     def _explain(self, replica: Replica[T], reason: str) -> None:
         _log.warning(

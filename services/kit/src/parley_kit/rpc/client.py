@@ -90,6 +90,12 @@ async def call_unary(
         tracing.end_span(span, SpanKind.CLIENT, status, code)
 
 
+def is_being_cancelled() -> bool:
+    """Whether the running task was asked to end, and not merely a call that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Stream(Generic[Response]):
     """The messages of a server-streaming call.
 
@@ -128,8 +134,7 @@ class Stream(Generic[Response]):
 
     def _raise_if_cancelled_here(self) -> None:
         """Tell the cancelled call from the cancelled task: grpc.aio raises alike for both."""
-        task = asyncio.current_task()
-        if self._call.cancelled() and not (task and task.cancelling()):
+        if self._call.cancelled() and not is_being_cancelled():
             raise ServiceError(
                 grpc.StatusCode.CANCELLED, "cancelled", "the call was cancelled here"
             ) from None

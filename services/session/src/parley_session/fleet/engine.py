@@ -12,7 +12,7 @@ from parley.inference.v1 import inference_pb2 as pb
 from parley.inference.v1 import inference_pb2_grpc as pb_grpc
 
 from parley_kit.errors import ServiceError
-from parley_kit.rpc.client import call_unary, open_stream
+from parley_kit.rpc.client import call_unary, is_being_cancelled, open_stream
 from parley_session.fleet.base import Model
 from parley_session.fleet.scaling import EngineLoad
 
@@ -110,6 +110,13 @@ class Engine:
                 await self._follow_reports()
             except (ServiceError, TimeoutError) as error:
                 _log.debug("no load reports", extra={"address": self.address, "reason": str(error)})
+            except asyncio.CancelledError:
+                # Also what grpc.aio raises where a call is cancelled under its reader.
+                if is_being_cancelled():
+                    raise
+                _log.debug("a call was cancelled", extra={"address": self.address})
+            except Exception:  # noqa: BLE001 - whatever it is, the engine is watched on
+                _log.exception("the watch over an engine failed", extra={"address": self.address})
             self.stale = True
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
