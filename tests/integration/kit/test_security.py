@@ -166,7 +166,9 @@ async def test_certificates_change_under_a_stream_that_goes_on(certificates: Cer
                 return picked if picked is not first and picked.ready else None
 
             second = await until(another)
-            answer = await call_unary(second.attachment.Say, text("new"), timeout=5)
+            # In use, it is not closed under the call, should it be replaced once more.
+            with second.use():
+                answer = await call_unary(second.attachment.Say, text("new"), timeout=5)
             assert answer.value == "new"
             go_on.set()
             assert [message.value async for message in stream] == ["last"]

@@ -40,8 +40,10 @@ def client_options(max_message_bytes: int) -> Options:
     """Arguments of a channel."""
     return [
         *_common(max_message_bytes),
-        # Retrying is decided by callers, who know what may be repeated.
-        ("grpc.enable_retries", 0),
+        # Only what no handler has seen, such as a call that crossed the end of an old
+        # connection: other retrying is decided by callers, who know what may be repeated,
+        # so no service configuration asks for any.
+        ("grpc.enable_retries", 1),
         # A replica that comes back is found within a second or two.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),
