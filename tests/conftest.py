@@ -10,6 +10,7 @@ pytest_plugins = [
     "support.blocking",
     "support.grpc_kept",
     "support.otlp",
+    "support.ports",
     "support.servers",
     "support.redis8",  # after servers, which it imports
     "support.stack",

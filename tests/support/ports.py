@@ -1,28 +1,23 @@
-"""Free ports on loopback."""
+"""Ports on loopback: free ones, one that is held, and an address that is not loopback."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
-LOOPBACK = "127.0.0.1"
+import pytest
+
+from parley_devstack.ports import LOOPBACK, PART, free_port, free_ports, part_of
+
+__all__ = ["LOOPBACK", "free_port", "free_ports", "occupied_port", "own_address"]
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that were all free a moment ago, no two alike.
-
-    Someone else may take one before you do: prefer port 0 where a server can
-    say which it got.
-    """
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind((LOOPBACK, 0))
-        return [int(item.getsockname()[1]) for item in sockets]
-
-
-def free_port() -> int:
-    """Return one port that was free a moment ago."""
-    return free_ports(1)[0]
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of pytest-xdist ports of its own: their stacks start at once."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        number = int(given["workerid"].removeprefix("gw"))
+        os.environ.setdefault(PART, part_of(number, given["workercount"]))
 
 
 @contextlib.contextmanager
