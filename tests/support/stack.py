@@ -1,5 +1,7 @@
 """The whole platform as processes, for end-to-end tests.
 
+With a test that fails, what became of the parts is told, and the last lines of their logs.
+
 `sim_stack` and `vllm_stack` run for the whole session and are shared: a test that hurts a
 part heals it (`start_one`) before it ends; what a test has ended of `vllm_stack`, the next
 one starts. `make_stack` gives a test a stack of its own, with `sim`, ended with the test.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import pytest
 from parley_devstack.config import StackConfig
 from parley_devstack.environments import inference
 from parley_devstack.models import is_there
+from parley_devstack.process import tail
 from parley_devstack.stack import Stack
 from support.otlp import Collector
 from support.servers import MongoServer, fresh_database
@@ -42,6 +45,10 @@ VLLM = {
     "PARLEY_INFERENCE_GRAMMAR_SECONDS": "60",
 }
 MakeStack = Callable[..., Awaitable[Stack]]
+# Lines of each part's log that are shown with a test that failed.
+LOG_LINES = 15
+
+_RUNNING: list[Stack] = []
 # Gives settings of a stack.
 LendMongoDB = Callable[[], AbstractContextManager[dict[str, str]]]
 
@@ -127,11 +134,13 @@ async def make_stack(tmp_path: Path, lend_mongodb: LendMongoDB) -> AsyncIterator
             settings |= await asyncio.to_thread(lent.enter_context, lend_mongodb())
         stack = Stack(sim_config(tmp_path / f"stack-{len(started) + 1}", **settings))
         started.append(stack)
+        _RUNNING.append(stack)
         await stack.start()
         return stack
 
     yield make
     for stack in reversed(started):
+        _RUNNING.remove(stack)
         await stack.stop()
     await asyncio.to_thread(lent.close)
 
@@ -139,7 +148,28 @@ async def make_stack(tmp_path: Path, lend_mongodb: LendMongoDB) -> AsyncIterator
 def running(stack: Stack) -> Iterator[Stack]:
     """What a fixture that many tests share yields from: a stack, ended after them."""
     asyncio.run(stack.start())
+    _RUNNING.append(stack)
     try:
         yield stack
     finally:
+        _RUNNING.remove(stack)
         asyncio.run(stack.stop())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell of the stacks that run, with a test that failed on one."""
+    report = yield
+    if report.failed and report.when == "call":
+        report.sections += [(f"stack {stack.url}", _told(stack)) for stack in _RUNNING]
+    return report
+
+
+def _told(stack: Stack) -> str:
+    lines: list[str] = asyncio.run(stack.died())
+    for name in stack.names:
+        lines.append(f"{name}: {stack.state(name)}, exit code {stack.exit_code(name)}")
+        lines += [f"  {line}" for line in tail(stack.plan(name).log, LOG_LINES)]
+    return "\n".join(lines)
