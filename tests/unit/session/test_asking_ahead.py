@@ -1,4 +1,4 @@
-"""A question is looked up while its run is stored, and nothing of a look-up is left behind."""
+"""A question is looked up while its turn is stored, and nothing of a look-up is left behind."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from parley_kit.errors import ServiceError
 from parley_session.answers import asked as asked_module
 from parley_session.answers.base import Hit, Miss, Query
-from parley_session.domain.model import CacheMode, CacheStatus, Chat, Run, RunState
+from parley_session.domain.model import CacheMode, CacheStatus, Run, RunState
 from parley_session.runs.asking import Completion
 from parley_session.store.base import StoreUnavailable
 from support.poll import until
-from support.session_world import ALICE, Replica, World, asking
+from support.session_world import Replica, World, asking
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def after_next(
 @pytest.mark.parametrize(
     ("write", "first"), [("insert_chat", True), ("accept_turn", False)], ids=["new", "existing"]
 )
-async def test_a_question_is_looked_up_once_accepted_while_its_run_is_inserted(
+async def test_a_question_is_looked_up_while_its_turn_is_taken(
     world: World, monkeypatch: pytest.MonkeyPatch, write: str, first: bool
 ) -> None:
     replica = world.replica()
@@ -68,22 +69,15 @@ async def test_a_question_is_looked_up_once_accepted_while_its_run_is_inserted(
         await replica.complete(one)
     world.cache.lookups.clear()
     two = one if first else asking("And now?", chat=one.chat_id)
-    seen: list[int] = []
+    taking = getattr(world.store, write)
 
-    async def accepted() -> None:
-        for _ in range(3):
-            await asyncio.sleep(0)
-        seen.append(len(world.cache.lookups))
-
-    async def inserting() -> None:
+    async def looked_up_first(*args: Any) -> Any:
         await until(lambda: len(world.cache.lookups) == 1)
-        assert await world.store.get_run(ALICE, two.run_id) is None
+        return await taking(*args)
 
-    after_next(world, write, monkeypatch, accepted)
-    after_next(world, "insert_message", monkeypatch, inserting)
+    monkeypatch.setattr(world.store, write, looked_up_first)
     text, ended = await replica.complete(two)
     assert (text, ended.run.state) == (world.fleet.text, RunState.COMPLETED)
-    assert seen == [0], "before the turn is accepted nothing is looked up"
     assert len(world.cache.lookups) == 1
     assert left() == []
 
@@ -106,15 +100,9 @@ async def test_who_does_not_want_the_cache_has_nothing_looked_up(
     assert world.cache.lookups == []
 
 
-async def test_what_is_refused_is_not_looked_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(_: Chat) -> bool:
-        raise StoreUnavailable
-
-    monkeypatch.setattr(world.store, "insert_chat", away)
-    with pytest.raises(StoreUnavailable):
-        await world.replica().start(asking())
+async def test_what_is_refused_is_not_looked_up(world: World) -> None:
+    with pytest.raises(ServiceError, match="context_too_long"):
+        await world.replica().start(asking("word " * 2000))
     assert (world.cache.lookups, left()) == ([], [])
 
 
@@ -144,7 +132,7 @@ async def test_where_another_begins_the_run_its_lease_is_given_back(
     one, asked = await _beaten(world, monkeypatch)
     accepted = await one.start(asked)
     assert accepted.live is None
-    assert world.cache.released == ["lease"]
+    assert world.cache.released == ["lease", "lease"], "of both, who asked before they knew"
     assert left() == ["cache-lease"], "that of the replica which makes the run"
     world.fleet.release.set()
     text, _ = await one.read(asked.run_id)
@@ -164,6 +152,38 @@ async def test_where_another_begins_the_run_a_look_up_that_hangs_is_ended(
     text, _ = await one.read(asked.run_id)
     assert text == world.fleet.text
     assert len(world.cache.lookups) == 1
+    await until(lambda: left() == [])
+
+
+@pytest.mark.parametrize("taken", [False, None], ids=["somebody was faster", "nobody knows"])
+async def test_where_the_turn_is_not_taken_its_lease_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, taken: bool | None
+) -> None:
+    replica = world.replica()
+    one = asking()
+    await replica.complete(one)
+    accept_turn = world.store.accept_turn
+    world.cache.lookups.clear()
+    world.cache.lease, world.cache.lease_seconds = "lease", 60.0
+
+    async def beaten(*args: Any) -> bool:
+        monkeypatch.setattr(world.store, "accept_turn", accept_turn)
+        await until(lambda: len(world.cache.lookups) == 1)
+        if taken is None:
+            raise StoreUnavailable
+        return taken
+
+    monkeypatch.setattr(world.store, "accept_turn", beaten)
+    starting = replica.complete(asking("And now?", chat=one.chat_id))
+    if taken is None:
+        with pytest.raises(StoreUnavailable):
+            await starting
+        assert world.cache.released == ["lease"]
+    else:
+        text, _ = await starting
+        assert text == world.fleet.text
+        assert world.cache.released[0] == "lease"
+        assert len(world.cache.lookups) == 2
     await until(lambda: left() == [])
 
 

@@ -21,11 +21,11 @@ LONGEST = 0.5
 
 
 class Asked:
-    """A look-up on its way."""
+    """A look-up on its way. `run`: whose question it is, as that will be inserted."""
 
     def __init__(self, answers: Answers, run: Run, prompt: Prompt) -> None:
         self._answers = answers
-        self._run_id = run.id
+        self.run = run
         self._task = asyncio.create_task(answers.ask(run, prompt), name=f"look-up {run.id}")
         self._taken = False
 
@@ -48,6 +48,6 @@ class Asked:
             return
         error = self._task.exception()
         if error is None:
-            await self._answers.drop(self._run_id, self._task.result())
+            await self._answers.drop(self.run.id, self._task.result())
         else:
-            _log.error("a look-up failed unexpectedly", extra={"run": self._run_id}, exc_info=error)
+            _log.error("a look-up failed unexpectedly", extra={"run": self.run.id}, exc_info=error)

@@ -9,6 +9,7 @@ that is there already is attached to, before being busy is judged.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from opentelemetry import trace
@@ -143,9 +144,10 @@ class Acceptance:
             )
             prompt = await self._prompt(chat, turn)
             await self._claim(key)
-            if not await self._store.insert_chat(chat):
+            ahead = self._ask(chat, turn, prompt) if room else None
+            if not await self._taken(ahead, self._store.insert_chat(chat)):
                 return None
-            return await self._begin(chat, turn, prompt, room=room)
+            return await self._begin(chat, turn, prompt, ahead)
 
     async def _take_turn(
         self, principal: Principal, chat: Chat, asked: Completion, key: IdempotencyRecord | None
@@ -158,10 +160,12 @@ class Acceptance:
             turn = self._turn(asked, chat.model, seq=chat.next_seq)
             prompt = await self._prompt(chat, turn)
             await self._claim(key)
-            if not await self._store.accept_turn(principal, chat, turn, ONE_AT_A_TIME):
+            ahead = self._ask(chat, turn, prompt) if room else None
+            accepting = self._store.accept_turn(principal, chat, turn, ONE_AT_A_TIME)
+            if not await self._taken(ahead, accepting):
                 return None
             taken = replace(chat, pending=(turn,), revision=chat.revision + 1)
-            return await self._begin(taken, turn, prompt, room=room)
+            return await self._begin(taken, turn, prompt, ahead)
 
     async def _take_waiting_turn(
         self, principal: Principal, chat: Chat, asked: Completion, key: IdempotencyRecord | None
@@ -229,11 +233,30 @@ class Acceptance:
             accepted_at=self._clock.now(),
         )
 
-    async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, *, room: bool) -> Accepted:
-        """Begin the run of a turn that was just taken; `chat` as that has left it."""
-        if room:
+    def _ask(self, chat: Chat, turn: Turn, prompt: Prompt) -> Asked:
+        """Begin to look the question up, before its turn is taken and while it is stored."""
+        run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
+        return Asked(self._answers, run, prompt)
+
+    async def _taken(self, ahead: Asked | None, accepting: Awaitable[bool]) -> bool:
+        """Whether the turn was taken; if not, or nobody knows, nothing is looked up for it."""
+        taken = False
+        try:
+            taken = await accepting
+        finally:
+            if ahead is not None and not taken:
+                await ahead.drop()
+        return taken
+
+    async def _begin(self, chat: Chat, turn: Turn, prompt: Prompt, ahead: Asked | None) -> Accepted:
+        """Begin the run of a turn that was just taken; `chat` as that has left it.
+
+        `ahead`: None where the run has to wait.
+        """
+        room = ahead is not None
+        if ahead is not None:
             # What is inserted as held is made: also if the caller leaves just now.
-            begun = await uninterrupted(self._begin_held(chat, turn, prompt))
+            begun = await uninterrupted(self._begin_held(chat, prompt, ahead))
             if begun is not None:
                 return begun
             # Somebody met the turn and was faster.
@@ -247,23 +270,18 @@ class Acceptance:
         await self._gate.put(stored)
         return Accepted(stored, None, repeated=False)
 
-    async def _begin_held(self, chat: Chat, turn: Turn, prompt: Prompt) -> Accepted | None:
-        """Begin a run that nobody else knows of yet. None: somebody does.
-
-        Its question is looked up while it is stored.
-        """
-        run = held_from_the_start(run_of(chat, turn), self._live_runs.holder)
-        asked = Asked(self._answers, run, prompt)
-        live = None
+    async def _begin_held(self, chat: Chat, prompt: Prompt, ahead: Asked) -> Accepted | None:
+        """Begin a run that nobody else knows of yet. None: somebody does."""
+        run, live = ahead.run, None
         try:
             inserted = await insert_turn(self._store, prompt.messages[-1], run)
             # One that is here already was launched by who met the turn, and asks by itself.
             if inserted and self._live_runs.find(run.id) is None:
-                known = Known(prompt.with_question_stored(), chat, asked)
+                known = Known(prompt.with_question_stored(), chat, ahead)
                 live = self._live_runs.launch(run, known)
         finally:
             if live is None:
-                await asked.drop()
+                await ahead.drop()
         return Accepted(run, live, repeated=False) if live is not None else None
 
     # what is there already ----------------------------------------------------
