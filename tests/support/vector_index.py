@@ -105,6 +105,23 @@ class VectorIndexConformance:
         assert not await index.nearest("nobody", "s", unit(1), 10)
         assert not await index.nearest(TENANT, "s", unit(1), 0)
 
+    async def test_a_space_holds_what_was_added_until_the_last_is_gone(
+        self, index: VectorIndex
+    ) -> None:
+        assert not await index.holds(TENANT, "s")
+        await index.add(item("a", unit(1)))
+        await index.add(item("b", unit(1, 1)))
+        assert await index.holds(TENANT, "s")
+        assert not await index.holds(TENANT, "t")
+        assert not await index.holds("globex", "s")
+        await index.remove([Place(TENANT, "s", "a")])
+        assert await index.holds(TENANT, "s")
+        await index.remove([Place(TENANT, "s", "b")])
+        assert not await index.holds(TENANT, "s")
+        await index.add(item("a", unit(1)))
+        await index.drop(TENANT)
+        assert not await index.holds(TENANT, "s")
+
     async def test_adding_again_replaces(self, index: VectorIndex) -> None:
         await index.add(item("a", unit(1)))
         await index.add(item("b", unit(1, 1)))

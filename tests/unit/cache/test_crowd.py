@@ -15,6 +15,7 @@ from parley_cache.cache import AnswerCache, LeaseWish, Lookup, Verdict
 from parley_cache.model import Query, Scope, Selector
 from parley_cache.store.base import Lease, StoreUnavailable
 from parley_cache.store.memory import MemoryStore
+from parley_cache.tier import TierRules
 from support.cache_store import query
 from support.meaning import World, offer, semantic_world
 from support.poll import until
@@ -65,6 +66,48 @@ async def test_who_asks_the_same_otherwise_waits_for_the_one_answer() -> None:
             assert found.verdict is Verdict.SEMANTIC
             assert found.reason in ("same_meaning", "same_words")
             assert 0.5 < (found.similarity or 0.0) <= 1.0
+
+
+async def test_who_comes_alone_embeds_nothing_and_who_comes_next_embeds_both() -> None:
+    async with two_replicas() as (one, two):
+        before, also = one.model.texts, two.model.texts
+        first = await look(one.cache, query(ASKED), NOW)
+        assert first.lease
+        assert one.model.texts == before
+        assert (await look(two.cache, query(ALIKE), NOW)).reason == "in_flight"
+        assert two.model.texts == also + 2
+
+
+async def test_who_announces_with_a_vector_is_not_embedded_again() -> None:
+    async with two_replicas() as (one, two):
+        # There is something to compare with: the look-up has embedded the question.
+        for world in (one, two):
+            stored = await world.cache.store(offer(query("bananas and potassium")), seconds=5.0)
+            assert stored.stored
+        assert (await look(one.cache, query(ASKED), NOW)).lease
+        also = two.model.texts
+        assert (await look(two.cache, query(ALIKE), NOW)).reason == "in_flight"
+        assert two.model.texts == also + 1
+
+
+async def test_of_many_who_came_alone_only_a_few_are_embedded_for_the_next() -> None:
+    async with two_replicas() as (one, two):
+        for number in range(20):
+            asked = query(f"{'colour ' * number}chosen")
+            assert one.cache._flight is not None
+            crowd = one.cache._flight._crowd
+            assert crowd is not None
+            await crowd.join(asked, f"{number:032x}", 15.0)
+        also = two.model.texts
+        assert (await look(two.cache, query(ASKED), NOW)).lease
+        assert also < two.model.texts <= also + 1 + TierRules().nominees
+
+
+async def test_where_the_leader_cannot_be_embedded_the_next_one_leads_as_well() -> None:
+    async with two_replicas() as (one, two):
+        assert (await look(one.cache, query(ASKED), NOW)).lease
+        two.model.fault = RuntimeError("broken")
+        assert (await look(two.cache, query(ALIKE), NOW)).lease
 
 
 async def test_who_does_not_wait_is_told_and_holds_nothing() -> None:

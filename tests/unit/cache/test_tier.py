@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from parley_cache.cache import Lookup, Verdict
-from parley_cache.index.base import IndexUnavailable, Item, Place
+from parley_cache.index.base import IndexUnavailable, Item, Nominee, Place
 from parley_cache.keys import entry_key, space_name
-from parley_cache.model import Credit, Meaning, Query, Scope, Selector
+from parley_cache.model import Credit, Meaning, Query, Recalled, Scope, Selector
 from parley_cache.store.base import StoreUnavailable
 from support.cache_store import TENANT, digest, entry_for, query
 from support.meaning import WordModel, World, offer, semantic_world
@@ -273,8 +274,24 @@ async def test_hits_of_both_tiers_count_for_an_entrys_worth() -> None:
         assert credit.entry_id == entry_key(query(ASKED)).entry_id
 
 
+async def test_nothing_is_embedded_where_there_is_nothing_to_compare_with() -> None:
+    async with semantic_world() as world:
+        before = world.model.texts
+        found = await look(world, query(ASKED))
+        assert (found.reason, world.model.texts - before) == ("not_found", 0)
+        await keep(world, query(ASKED))
+        kept = world.model.texts - before
+        assert (await look(world, query(ASKED, context_fingerprint=b"c" * 32))).entry is None
+        assert world.model.texts - before == kept, "another conversation's space is empty"
+        assert (await look(world, query(ALIKE))).verdict is Verdict.SEMANTIC
+        assert world.model.texts - before == kept + 1
+
+
 class Away:
     """An index that is not there."""
+
+    async def holds(self, *_: object) -> bool:
+        raise IndexUnavailable("index_unavailable")
 
     async def nearest(self, *_: object) -> object:
         raise IndexUnavailable("index_unavailable")
@@ -341,6 +358,31 @@ async def test_what_is_far_is_a_miss_without_a_comparison(monkeypatch: pytest.Mo
         assert (far.verdict, far.reason) == (Verdict.MISS, "not_similar")
         assert far.similarity is not None
         assert far.similarity < 0.5
+
+
+async def test_what_is_far_by_far_is_not_read_again_and_what_may_be_near_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with semantic_world(least_cosine=0.5) as world:
+        await keep(world, query(ASKED))
+        read: list[str] = []
+        recall, nearest = world.store.recall, world.index.nearest
+
+        async def recalling(tenant: str, ids: Sequence[str]) -> Sequence[Recalled | None]:
+            read.extend(ids)
+            return await recall(tenant, ids)
+
+        monkeypatch.setattr(world.store, "recall", recalling)
+        assert (await look(world, query("Which herons breed in Norway?"))).reason == "not_similar"
+        assert read == []
+
+        async def misstated(*args: Any) -> Sequence[Nominee]:
+            # As an index of few bits may.
+            return [dataclasses.replace(one, similarity=0.46) for one in await nearest(*args)]
+
+        monkeypatch.setattr(world.index, "nearest", misstated)
+        assert (await look(world, query(ALIKE))).verdict is Verdict.SEMANTIC
+        assert len(read) == 1
 
 
 async def test_a_vector_of_other_dimensions_is_dismissed_and_breaks_nothing() -> None:

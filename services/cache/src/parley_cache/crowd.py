@@ -5,6 +5,8 @@ who had announced one before. Where the second check says that one of them asks 
 the lease is given back, and that one's answer is waited for: the earliest one's, as the
 others may be waiting for it themselves. Announcing and reading are one
 transaction, so of two who come together one sees the other, and never each the other.
+Who comes alone into an empty space announces the bare question: whoever comes next embeds
+both.
 
 What is waited for is named by the asker's own key, made of the asker's partition, context
 and the *announced question*: an announcement cannot lead to an answer that the asker could
@@ -61,13 +63,11 @@ class Crowd:
             token: of the lease that is held.
             seconds: as long as the lease.
         """
-        meaning = await self._tier.meaning_of(query)
-        if meaning is None:
-            return None
+        asked = self._tier.question_of(query)
         tenant = tenant_name(query.partition.tenant)
         async with self._guard.operation("announce", self._seconds):
             records = await self._store.announce(
-                tenant, meaning.space, token, encode_meaning(meaning), seconds
+                tenant, asked.space, token, encode_meaning(asked), seconds
             )
         before = []
         for record in records:
@@ -75,7 +75,11 @@ class Crowd:
                 before.append(decode_meaning(record))
             except CorruptRecord:
                 continue
-        found = await self._tier.same_as(query, meaning, before)
+        # Most come alone: nothing was embedded for them yet, and nothing is to be.
+        meaning = await self._tier.meaning_of(query) if before else None
+        if meaning is None:
+            return None
+        found = await self._tier.same_as(query, meaning, await self._tier.embedded(before))
         if found is None:
             return None
         question, reason, similarity = found

@@ -35,6 +35,8 @@ from parley_cache.semantic.verdict import Candidate, PairJudge, SecondCheck, Ver
 from parley_cache.store.base import CacheStore, Removed, StoreUnavailable
 
 _KEPT_VECTORS = 2_048
+_INDEX_ERROR = 0.05
+"""By how much an index may misstate a cosine: with 8 bits a dimension it is 0.02."""
 _RAISED = "rated_down_nearby"
 _SAME_WORDS = "same_words"
 
@@ -135,6 +137,9 @@ class SemanticTier:
     async def _seek(self, query: Query, deadline: float) -> Sought:
         tenant = tenant_name(query.partition.tenant)
         space = self.space_of(query)
+        # Most spaces are empty: those of a conversation's later turns are its own.
+        if not await self._index.holds(tenant, space):
+            return Sought(None, "not_found")
         began = time.perf_counter()
         vector = await self._embed(query.question)
         metrics.SEMANTIC_SECONDS.labels("embed").observe(time.perf_counter() - began)
@@ -143,6 +148,12 @@ class SemanticTier:
         metrics.SEMANTIC_SECONDS.labels("nominate").observe(time.perf_counter() - began)
         if not nominees:
             return Sought(None, "not_found")
+        least = self._rules.least_cosine
+        likeliest = max(nominee.similarity for nominee in nominees)
+        # Most misses end here: what is far by far is not even read again.
+        nominees = [one for one in nominees if one.similarity >= least - _INDEX_ERROR]
+        if not nominees:
+            return Sought(None, "not_similar", likeliest)
         async with self._guard.operation("recall", max(0.001, deadline - time.monotonic())):
             recalled, bars = await asyncio.gather(
                 self._store.recall(tenant, [nominee.entry_id for nominee in nominees]),
@@ -152,10 +163,9 @@ class SemanticTier:
         pairs = self._proven(query, place, nominees, recalled, 4 * len(vector))
         if not pairs:
             return Sought(None, "candidates_gone")
-        # Before texts are analysed: that takes a millisecond a text, and most misses end here.
+        # Before texts are analysed: that takes a millisecond a text.
         cosines = np.array([pair.candidate.vector for pair in pairs]) @ vector.astype(np.float64)
         best = float(cosines.max())
-        least = self._rules.least_cosine
         pairs = [pair for pair, cosine in zip(pairs, cosines, strict=True) if cosine >= least]
         if not pairs:
             return Sought(None, "not_similar", best)
@@ -276,18 +286,39 @@ class SemanticTier:
             return False
         return float(np.frombuffer(bar, dtype="<f4") @ vector) >= self._rules.near
 
+    def question_of(self, query: Query) -> Meaning:
+        """Make what is known of a question without embedding it: its vector may be empty."""
+        kept = self._vectors.get(_name(query.question))
+        vector = b"" if kept is None else kept.astype("<f4").tobytes()
+        return Meaning(space=self.space_of(query), question=query.question, vector=vector)
+
+    async def embedded(self, meanings: Sequence[Meaning]) -> list[Meaning]:
+        """Embed those that have no vector yet, of them the first few; the rest is left out."""
+        bare = [meaning for meaning in meanings if not meaning.vector][: self._rules.nominees]
+        vectors = await asyncio.gather(*(self._vector_of(meaning.question) for meaning in bare))
+        made = {
+            meaning.question: dataclasses.replace(meaning, vector=vector)
+            for meaning, vector in zip(bare, vectors, strict=True)
+            if vector
+        }
+        found = (meaning if meaning.vector else made.get(meaning.question) for meaning in meanings)
+        return [meaning for meaning in found if meaning is not None]
+
     async def meaning_of(self, query: Query) -> Meaning | None:
         """Make what is kept beside an entry; None (counted) where it cannot be had in time."""
+        vector = await self._vector_of(query.question)
+        if not vector:
+            return None
+        return Meaning(space=self.space_of(query), question=query.question, vector=vector)
+
+    async def _vector_of(self, question: str) -> bytes:
+        """Embed for the store; empty (counted) where that cannot be done in time."""
         try:
-            vector = await self._embed(query.question)
+            vector = await self._embed(question)
         except EmbeddingError as error:
             metrics.UNEMBEDDED.labels(error.reason).inc()
-            return None
-        return Meaning(
-            space=self.space_of(query),
-            question=query.question,
-            vector=vector.astype("<f4").tobytes(),
-        )
+            return b""
+        return vector.astype("<f4").tobytes()
 
     def learn(self, key: EntryKey, meaning: Meaning) -> None:
         """Have the index take in what was stored."""
@@ -295,7 +326,7 @@ class SemanticTier:
         self._writer.add(Item(Place(key.tenant, meaning.space, key.entry_id), vector))
 
     async def _embed(self, question: str) -> Vector:
-        name = hashlib.sha256(question.encode("utf-8", "replace")).hexdigest()
+        name = _name(question)
         kept = self._vectors.get(name)
         if kept is not None:
             self._vectors.move_to_end(name)
@@ -305,6 +336,10 @@ class SemanticTier:
         while len(self._vectors) > _KEPT_VECTORS:
             self._vectors.popitem(last=False)
         return vector
+
+
+def _name(question: str) -> str:
+    return hashlib.sha256(question.encode("utf-8", "replace")).hexdigest()
 
 
 def _exactly(blob: bytes) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from parley_cache.index.followed import FollowedIndex
 from parley_cache.index.local import LocalIndex
 from parley_cache.index.vector_sets import VectorSetIndex
 from parley_cache.index.writer import IndexWriter
-from parley_cache.semantic.calibration import Calibration, CalibrationError, read_calibration
+from parley_cache.semantic.calibration import CalibrationError, read_calibration
 from parley_cache.semantic.cross_encoder import OnnxCrossEncoder
 from parley_cache.semantic.embedding import Embedder, Model, ModelError, OnnxModel
 from parley_cache.semantic.judge.trained import TrainedJudge
@@ -92,7 +92,7 @@ async def semantic_tier(
     if loaded is None or embedder is None:
         yield None
         return
-    found, calibration, check = loaded
+    found, check = loaded
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(embedder.stop)
         client = open_client(
@@ -120,7 +120,7 @@ async def semantic_tier(
             rules=TierRules(
                 nominees=settings.nominees,
                 embedding_seconds=settings.embedding_timeout_seconds,
-                least_cosine=calibration.cosine_floor,
+                least_cosine=check.cosine_floor,
             ),
         )
         stack.callback(tier.close)
@@ -132,10 +132,8 @@ async def semantic_tier(
         yield tier
 
 
-def _load(
-    settings: CacheSettings, model: Model | None
-) -> tuple[Model, Calibration, SecondCheck] | None:
-    """Load the model, its calibration and the check, blocking; None where the tier is off."""
+def _load(settings: CacheSettings, model: Model | None) -> tuple[Model, SecondCheck] | None:
+    """Load the model and the check, blocking; None where the tier is off."""
     if settings.semantic == "off":
         _log.info("the exact tier serves alone", extra={"why": "the semantic tier is off"})
         return None
@@ -153,7 +151,7 @@ def _load(
     trained = None
     if calibration.judge is not None and settings.embedding_model:
         trained = TrainedJudge(Path(settings.embedding_model), model.identity)
-    return model, calibration, SecondCheck(calibration, model.vocabulary, judge=trained)
+    return model, SecondCheck(calibration, model.vocabulary, judge=trained)
 
 
 def _judge(settings: CacheSettings) -> OnnxCrossEncoder | None:

@@ -80,6 +80,10 @@ class VectorIndex(Protocol):
         """Forget all items of a tenant."""
         ...
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """Whether a space has any item: where it has none, no vector is needed to seek in it."""
+        ...
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """Give at most `k` items of a space, the most similar first."""
         ...

@@ -149,6 +149,10 @@ class CheckedIndex:
         """See `VectorIndex.drop`."""
         await self._index().drop(tenant)
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """See `VectorIndex.holds`."""
+        return await self._index().holds(tenant, space)
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """See `VectorIndex.nearest`."""
         return await self._index().nearest(tenant, space, vector, k)

@@ -79,6 +79,10 @@ class FilledIndex:
         """See `VectorIndex.drop`."""
         await self._sets.drop(tenant)
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """See `VectorIndex.holds`."""
+        return await self._sets.holds(tenant, space)
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """See `VectorIndex.nearest`."""
         return await self._sets.nearest(tenant, space, vector, k)

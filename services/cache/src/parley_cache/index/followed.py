@@ -105,6 +105,10 @@ class FollowedIndex:
         await self._local.drop(tenant)
         await self._publish(Change.DROP, [Place(tenant, "", "")], no_vector())
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """Whether a space has any item, as far as this replica knows."""
+        return await self._local.holds(tenant, space)
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """Give the nearest of a space, as far as this replica knows."""
         return await self._local.nearest(tenant, space, vector, k)

@@ -124,6 +124,10 @@ class LocalIndex:
         """Forget all items of a tenant."""
         await self._do(lambda: self._drop(tenant))
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """Whether a space has any item."""
+        return (tenant, space) in self._spaces
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """Give the nearest of a space."""
         if (tenant, space) not in self._spaces or k <= 0:

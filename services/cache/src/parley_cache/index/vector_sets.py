@@ -155,6 +155,12 @@ class VectorSetIndex:
                 keys = [self._key(tenant, raw.decode()) for raw in page]
                 await self._client.execute_command("UNLINK", *keys)
 
+    async def holds(self, tenant: str, space: str) -> bool:
+        """Whether a space has any item."""
+        with _told():
+            # An empty set is none: Redis removes it.
+            return bool(await self._client.execute_command("EXISTS", self._key(tenant, space)))
+
     async def nearest(self, tenant: str, space: str, vector: Vector, k: int) -> Sequence[Nominee]:
         """Give the nearest of a space."""
         sought = checked(vector, self._dimensions)
