@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parley_loadtest.cachebench import answers, endtoend, vectors
-from parley_loadtest.cachebench.endtoend import Answered, Measured, workload
+from parley_loadtest.cachebench.endtoend import Answered, Measured, Misses, workload
 from parley_loadtest.cachebench.subjects.child import Work
 
 
@@ -43,12 +43,19 @@ def test_shares_and_costs_are_of_the_same_questions() -> None:
     miss = Answered(first=0.2, whole=1.0, tokens=50, status="miss")
     hit = Answered(first=0.02, whole=0.02, tokens=0, status="exact")
     measured = Measured(
-        used=[miss, hit], passed_by=[miss, miss], misses=[0.21] * 5, without=[0.2] * 5
+        used=[miss, hit],
+        passed_by=[miss, miss],
+        misses={
+            endtoend.NOTHING: Misses([0.21] * 5, [0.2] * 5),
+            endtoend.ALIKE: Misses([0.22] * 5, [0.2] * 5),
+        },
     )
-    saved, first, cost = endtoend.ratios(measured, 0.5)
+    saved, first, cost, dearer = endtoend.ratios(measured, 0.5)
     assert "50.0% served from the cache, 49.0% of the time and 50.0% of the tokens saved" in saved
     assert first.endswith("0.100")
+    assert "where nothing was kept" in cost
     assert "5.00%" in cost
+    assert "10.00%" in dearer
 
 
 def test_a_peer_is_told_as_a_multiple_of_each_of_ours() -> None:

@@ -1,12 +1,16 @@
 """Part two: what the cache saves of a workload, and what a miss costs, through the platform.
 
 The engine is `sim`, paced like a small model on a GPU. The same questions are asked with the
-cache in use and passed by, in turn; what was saved is a ratio of the two.
+cache in use and passed by, in turn; what was saved is a ratio of the two. A miss is measured
+of three kinds: where the cache has nothing of the asker, so that nothing is embedded; where it
+has answers about other matters; and where it has some to questions that are much alike, so
+that rules and judge have to tell them apart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import statistics
 import time
@@ -16,12 +20,24 @@ from dataclasses import dataclass, field
 import orjson
 
 from parley_loadtest.bench.http import BadAnswer, HttpConnection
+from parley_loadtest.prompts import built_in_scripts
 from parley_loadtest.target import LIKE_A_SMALL_GPU, sim_stack
 
 _SEED = 11
 _TEMPERATURE = 0
-_TOKENS, _FEW_TOKENS = 64, 4
-"""Of an answer of the workload, and of one whose first text alone is measured."""
+_TOKENS = 64
+"""Of an answer, at most."""
+_IN_BRIEF = dataclasses.replace(LIKE_A_SMALL_GPU, answer_tokens=4)
+"""Where the first text alone is measured, of answers that are whole and kept."""
+_KEPT = 25
+"""Questions much alike of one asker that are answered before the next ones are measured."""
+_OTHER_MATTERS = (
+    "What should I pack for a week of hiking in Scotland?",
+    "Which vitamins does a vegan have to take?",
+)
+NOTHING = "where nothing was kept"
+OTHERS = "beside answers about other matters"
+ALIKE = "beside answers to questions much alike"
 _AT_ONCE = 8
 # Semantic matching needs the embedding model; without it the exact tier serves alone.
 _ENV = {"cache": {"PARLEY_CACHE_SEMANTIC": "auto"}}
@@ -39,23 +55,30 @@ class Answered:
 
 
 @dataclass(slots=True)
+class Misses:
+    """First texts of misses, and of the same questions without the cache. Seconds."""
+
+    used: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Measured:
     """What came of both parts."""
 
     used: list[Answered] = field(default_factory=list)
     passed_by: list[Answered] = field(default_factory=list)
-    misses: list[float] = field(default_factory=list)
-    without: list[float] = field(default_factory=list)
+    misses: dict[str, Misses] = field(default_factory=dict)
 
 
 async def _ask(
-    connection: HttpConnection, question: str, mode: str, tokens: int = _TOKENS
+    connection: HttpConnection, question: str, mode: str, user: str = "bench"
 ) -> Answered:
     body = {
         "message": question,
-        "userID": "bench",
+        "userID": user,
         "stream": True,
-        "options": {"temperature": _TEMPERATURE, "maxTokens": tokens, "cache": mode},
+        "options": {"temperature": _TEMPERATURE, "maxTokens": _TOKENS, "cache": mode},
     }
     began = time.perf_counter()
     first, text = 0.0, b""
@@ -113,17 +136,39 @@ async def measure(answers: int, repeated: float, rounds: int) -> Measured:
                 found = await _run(stack.url, questions, mode, f"{round_}")
                 (measured.used if mode == "use" else measured.passed_by).extend(found)
             print(f"  workload: round {round_ + 1} of {rounds}", flush=True)
+    async with sim_stack(_IN_BRIEF, env=_ENV) as stack:
+        await _run(stack.url, ["Warm up."] * _AT_ONCE, "bypass", "first")
         connection = HttpConnection(stack.url)
         try:
-            for number in range(answers):
-                # In turn, so that a mood of the machine strikes both alike.
-                for mode in ("use", "bypass") if number % 2 else ("bypass", "use"):
-                    question = f"What was never asked, number {number}, {mode}?"
-                    one = await _ask(connection, question, mode, _FEW_TOKENS)
-                    (measured.misses if mode == "use" else measured.without).append(one.first)
+            await _miss(connection, measured)
         finally:
             await connection.close()
     return measured
+
+
+async def _miss(connection: HttpConnection, measured: Measured) -> None:
+    """Ask what was never asked, of each kind in turn."""
+    questions = [script.first for script in built_in_scripts()]
+    random.Random(_SEED).shuffle(questions)
+    for question in questions[:_KEPT]:
+        await _ask(connection, question, "use", "regular")
+    for number, question in enumerate(questions[_KEPT:]):
+        for matter in _OTHER_MATTERS:
+            await _ask(connection, matter, "use", f"other-{number}")
+        # Worded for each kind anew: what was embedded a moment ago is remembered.
+        for kind, user, asked in (
+            (NOTHING, f"new-{number}", question),
+            (OTHERS, f"other-{number}", f"{question} Thanks."),
+            (ALIKE, "regular", f"Please: {question}"),
+        ):
+            first: dict[str, Answered] = {}
+            # In turn, so that a mood of the machine strikes both alike.
+            for mode in ("use", "bypass") if number % 2 else ("bypass", "use"):
+                first[mode] = await _ask(connection, asked, mode, user)
+            if first["use"].status == "miss":
+                misses = measured.misses.setdefault(kind, Misses())
+                misses.used.append(first["use"].first)
+                misses.without.append(first["bypass"].first)
 
 
 def ratios(measured: Measured, repeated: float) -> list[str]:
@@ -133,10 +178,6 @@ def ratios(measured: Measured, repeated: float) -> list[str]:
     time_saved = 1 - sum(one.whole for one in used) / sum(one.whole for one in by)
     tokens_saved = 1 - sum(one.tokens for one in used) / sum(one.tokens for one in by)
     hits = [one.first for one in used if one.status in ("exact", "semantic")]
-    without = statistics.median(measured.without)
-    differences = [a - b for a, b in zip(measured.misses, measured.without, strict=True)]
-    cost = statistics.median(differences)
-    spread = statistics.quantiles(differences, n=4)
     lines = [
         f"workload of {len(used)} answers, after the first ones {repeated:.0%} asked before: "
         f"{served:.1%} served from the cache, "
@@ -146,9 +187,16 @@ def ratios(measured: Measured, repeated: float) -> list[str]:
         # Of the same workload, so that both had as many beside them.
         first = statistics.median(hits) / statistics.median(one.first for one in by)
         lines.append(f"first text of a hit / without the cache: {first:.3f}")
-    lines.append(
-        f"cost of a miss / TTFT without the cache: {cost / without:.2%} "
-        f"(quartiles {spread[0] / without:.2%} to {spread[2] / without:.2%}; TTFT "
+    lines += [_cost(kind, misses) for kind, misses in measured.misses.items()]
+    return lines
+
+
+def _cost(kind: str, misses: Misses) -> str:
+    without = statistics.median(misses.without)
+    differences = [a - b for a, b in zip(misses.used, misses.without, strict=True)]
+    low, cost, high = statistics.quantiles(differences, n=4)
+    return (
+        f"cost of a miss {kind} / TTFT without the cache: {cost / without:.2%} "
+        f"(quartiles {low / without:.2%} to {high / without:.2%} of {len(differences)}; TTFT "
         f"{1000 * without:.0f} ms; target: under 5 %)"
     )
-    return lines
