@@ -31,7 +31,7 @@ def test_its_layers_are_those_of_the_embedding_model(embedding_model: OnnxModel,
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
 
-    pooled = encoder.below(tokenizer.encode(text).ids).mean(axis=0)
+    pooled = encoder.below([tokenizer.encode(text).ids])[0].mean(axis=0)
 
     assert pooled / np.linalg.norm(pooled) == pytest.approx(
         embedding_model.embed([text])[0], abs=1e-4
@@ -82,16 +82,42 @@ def test_a_pair_gets_the_same_logit_whether_its_texts_were_met_lately_or_long_ag
 
     first = judge.logit(*pair)
     again = judge.logit(*pair)
-    for number in range(KEPT_TEXTS):
-        judge.logit("Hi", f"{number}")
+    many = judge.logits([("Hi", f"{number}") for number in range(KEPT_TEXTS)])
     later = judge.logit(*pair)
 
-    assert first == again == later
+    assert len(many) == KEPT_TEXTS
+    assert [again, later] == pytest.approx([first, first], abs=1e-3)
+
+
+def test_it_keeps_the_texts_met_last_and_no_more(judge: TrainedJudge) -> None:
+    for number in range(KEPT_TEXTS // 2):
+        judge.logits([("How do I reset my router?", f"{number}"), ("Hi", f"{number} more")])
+
+    assert len(judge.kept) == KEPT_TEXTS
+    last = f"{KEPT_TEXTS // 2 - 1}"
+    assert set(judge.kept[-4:]) == {"How do I reset my router?", "Hi", last, f"{last} more"}
 
 
 def test_a_long_text_is_not_judged(judge: TrainedJudge) -> None:
     assert judge.logit("how " * 200, "how") == UNJUDGED
     assert judge.logit("how", "x" * 100_000) == UNJUDGED
+
+
+def test_pairs_that_are_judged_together_get_what_each_gets_alone(
+    embedding_model: OnnxModel, judge: TrainedJudge
+) -> None:
+    asked = "How do I reset my router?"
+    others = ["How can I reset my router?", "x" * 100_000, "router", "Where do I buy a router?"]
+    pairs = [(asked, other) for other in others]
+    fresh = TrainedJudge(embedding_model_folder(), embedding_model.identity)
+
+    alone = [judge.logit(*pair) for pair in pairs]
+
+    assert fresh.logits(pairs) == pytest.approx(alone, abs=1e-3)
+    assert alone[1] == UNJUDGED
+    assert alone[0] > alone[2] > alone[1]
+    assert alone[0] > alone[3] > alone[1]
+    assert judge.logits([]) == []
 
 
 def test_the_whole_verdict_serves_what_the_rules_alone_refuse(

@@ -86,10 +86,26 @@ def random_weights(seed: int, lower: int, layers: int) -> dict[str, np.ndarray]:
 
 def test_the_encoder_gives_both_orders_the_same_logit_and_other_texts_another() -> None:
     encoder = PairEncoder(random_weights(1, 1, 3), 1, 3)
-    a, b, c = (encoder.below(ids) for ids in ([1, 7, 9, 2], [1, 7, 8, 11, 12, 2], [1, 30, 2]))
+    a, b, c = encoder.below([[1, 7, 9, 2], [1, 7, 8, 11, 12, 2], [1, 30, 2]])
 
-    assert encoder.logit(a, b) == pytest.approx(encoder.logit(b, a), abs=1e-5)
-    assert abs(encoder.logit(a, b) - encoder.logit(a, c)) > 1e-3
+    first, turned, other = encoder.logits([(a, b), (b, a), (a, c)])
+
+    assert first == pytest.approx(turned, abs=1e-5)
+    assert abs(first - other) > 1e-3
+
+
+def test_a_pair_among_others_has_the_logit_that_it_has_alone() -> None:
+    encoder = PairEncoder(random_weights(2, 1, 3), 1, 3)
+    ids = [[1, 7, 9, 2], [1, 7, 8, 11, 12, 2], [1, 30, 2]]
+    texts = encoder.below(ids)
+    pairs = [(texts[0], texts[1]), (texts[2], texts[1]), (texts[0], texts[2])]
+
+    for text, own in zip(texts, ids, strict=True):
+        assert text == pytest.approx(encoder.below([own])[0], abs=1e-5)
+    alone = [logit for pair in pairs for logit in encoder.logits([pair])]
+
+    assert encoder.logits(pairs) == pytest.approx(alone, abs=1e-5)
+    assert len({round(logit, 3) for logit in alone}) == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"\x3a\x05abc", b"\x3a\x02\x0a\x00"])
@@ -160,11 +176,11 @@ class Saying:
 
     def __init__(self, logit: float) -> None:
         self._logit = logit
-        self.asked: list[str] = []
+        self.asked: list[list[tuple[str, str]]] = []
 
-    def logit(self, first: str, second: str) -> float:
-        self.asked += [first, second]
-        return self._logit
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self.asked.append(list(pairs))
+        return [self._logit for _ in pairs]
 
 
 def weighed(reasons: Mapping[str, float], threshold: float = 0.9) -> Calibration:
@@ -198,6 +214,22 @@ def test_where_the_rules_agree_less_will_do() -> None:
     assert SecondCheck(found, judge=Saying(5.0)).compare(ROUTER, REWORDED, 0.9).same
 
 
+def test_pairs_below_the_judges_own_floor_are_not_put_to_it() -> None:
+    judge, found = Saying(30.0), weighed({"other_words": 0.0})
+    assert found.judge is not None
+    found = replace(found, judge=replace(found.judge, cosine_floor=0.7))
+    check = SecondCheck(found, judge=judge)
+
+    assert check.cosine_floor == 0.7
+    assert check.compare(ROUTER, REWORDED, 0.69).reason == "not_similar"
+    assert judge.asked == []
+    assert check.compare(ROUTER, REWORDED, 0.71).same
+    # Without the judge its floor is not asked for, and a lower one is the rules' own.
+    assert SecondCheck(found).cosine_floor == found.cosine_floor
+    lower = replace(found, judge=replace(found.judge, cosine_floor=0.1))
+    assert SecondCheck(lower, judge=judge).cosine_floor == found.cosine_floor
+
+
 def test_a_reason_without_a_weight_keeps_apart_unasked() -> None:
     judge = Saying(30.0)
     check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)
@@ -217,7 +249,8 @@ def test_a_pair_without_a_reason_that_the_judge_refuses_says_so() -> None:
     [
         (ROUTER, "how do I reset my router", 0.99),
         (ROUTER, REWORDED, 0.1),
-        ("Wie ändere ich mein Passwort?", "Wie kann ich mein Passwort ändern?", 0.9),
+        ("Wie ändere ich mein Passwort?", "wie ändere ich mein Passwort", 0.99),
+        ("Wie ändere ich mein Passwort?", "Wie ändere ich meine Adresse?", 0.9),
         ("Comment changer mon mot de passe ?", "Wie ändere ich mein Passwort?", 0.9),
         (ROUTER, ROUTER + " Tell me more." * 400, 0.9),
     ],
@@ -233,15 +266,39 @@ def test_the_same_words_strangers_other_languages_and_long_texts_are_not_put_to_
     assert found == SecondCheck(read_calibration()).compare(a, b, cosine)
 
 
+def test_in_a_language_that_it_does_not_know_other_words_are_not_the_same() -> None:
+    judge = Saying(30.0)
+    pair = ("Wie ändere ich mein Passwort?", "Wie kann ich mein Passwort ändern?")
+
+    found = SecondCheck(weighed({}), judge=judge).compare(*pair, 0.95)
+
+    assert SecondCheck(read_calibration()).compare(*pair, 0.95).same
+    assert (found.same, found.reason) == (False, "language_not_judged")
+    assert judge.asked == []
+
+
 def nominated(count: int) -> list[Candidate]:
     return [
         Candidate(str(n), f"{REWORDED} {'Thanks! ' * n}", (1 - n / 50, 0.0)) for n in range(count)
     ]
 
 
-def test_a_look_up_ends_with_the_nearest_that_agrees() -> None:
-    judge = Saying(5.0)
+def test_a_look_up_asks_it_once_about_the_nearest_few() -> None:
+    judge = Saying(-5.0)
     check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)
+    nominees = nominated(6)
+
+    chosen, verdict = check.choose(ROUTER, (1.0, 0.0), nominees[::-1])
+
+    assert chosen is None
+    assert verdict is not None
+    assert verdict.cosine == 1.0
+    nearest = [one.question for one in nominees[:MOST_JUDGED]]
+    assert judge.asked == [[tuple(sorted((ROUTER, text))) for text in nearest]]
+
+
+def test_a_look_up_takes_the_nearest_that_it_agrees_to() -> None:
+    check = SecondCheck(weighed({"other_words": 0.0}), judge=Saying(5.0))
     nominees = nominated(6)
 
     chosen, verdict = check.choose(ROUTER, (1.0, 0.0), nominees[::-1])
@@ -249,19 +306,44 @@ def test_a_look_up_ends_with_the_nearest_that_agrees() -> None:
     assert chosen is nominees[0]
     assert verdict is not None
     assert verdict.same
-    assert len(judge.asked) == 2
 
 
-def test_a_look_up_asks_it_about_the_nearest_few() -> None:
+class Liking:
+    """A judge that agrees to pairs with one of two texts."""
+
+    identity = "pairs:1"
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [5.0 if self._text in pair else -5.0 for pair in pairs]
+
+
+def test_a_look_up_takes_the_one_that_it_agrees_to_whatever_stands_between() -> None:
+    nominees = nominated(3)
+    check = SecondCheck(weighed({"other_words": 0.0}), judge=Liking(nominees[1].question))
+    ruled = Candidate("ruled", "Wie setze ich den Router zurück?", (0.99, 0.0))
+
+    chosen, verdict = check.choose(ROUTER, (1.0, 0.0), [ruled, *nominees[::-1]])
+
+    assert chosen is nominees[1]
+    assert verdict is not None
+    assert verdict.cosine == nominees[1].vector[0]
+
+
+def test_a_look_up_asks_it_of_none_behind_one_that_the_rules_agree_to() -> None:
     judge = Saying(-5.0)
     check = SecondCheck(weighed({"other_words": 0.0}), judge=judge)
+    far = nominated(3)
+    own = Candidate("own", "how do I reset my router", (0.99, 0.0))
 
-    chosen, verdict = check.choose(ROUTER, (1.0, 0.0), nominated(6)[::-1])
+    chosen, verdict = check.choose(ROUTER, (1.0, 0.0), [*far[1:], own, far[0]])
 
-    assert chosen is None
+    assert chosen is own
     assert verdict is not None
-    assert verdict.cosine == 1.0
-    assert len(judge.asked) == 2 * MOST_JUDGED
+    assert verdict.reason == "same_words"
+    assert judge.asked == [[tuple(sorted((ROUTER, far[0].question)))]]
 
 
 @pytest.mark.parametrize("calibration", [read_calibration(), weighed({})])
@@ -281,7 +363,14 @@ def test_a_calibration_keeps_its_judge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"threshold": 0}, {"logit": "much"}, {"bias": math.inf}, {"reasons": [1]}]
+    "change",
+    [
+        {"threshold": 0},
+        {"logit": "much"},
+        {"bias": math.inf},
+        {"reasons": [1]},
+        {"cosine_floor": math.nan},
+    ],
 )
 def test_a_calibration_whose_judge_is_misstated_is_refused(
     tmp_path: Path, change: Mapping[str, object]
@@ -304,8 +393,10 @@ class Labels:
         self._same = {frozenset((p.text_a, p.text_b)): p.same for p in pairs}
         self._order = {frozenset((p.text_a, p.text_b)): n for n, p in enumerate(pairs)}
 
-    def logit(self, first: str, second: str) -> float:
-        pair = frozenset((first, second))
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [self._logit(frozenset(pair)) for pair in pairs]
+
+    def _logit(self, pair: frozenset[str]) -> float:
         sure = 1.0 + self._order[pair] % 7
         if not self._same[pair] and self._order[pair] % 10 == 1:
             return sure / 3
@@ -332,3 +423,30 @@ def test_weighing_finds_the_lowest_threshold_that_is_right_often_enough() -> Non
     assert all(weight <= 0 for weight in strict.reasons.values())
     assert loose.threshold < strict.threshold
     assert strict.provenance["wrong_per_hit"] <= 0.02 < loose.provenance["wrong_per_hit"]
+
+
+def test_the_judges_floor_lies_just_below_what_is_served() -> None:
+    model = WordModel()
+    alike = [
+        Pair(f"How do I mend part{n}?", f"How do I mend that old part{n}?", True, "", "")
+        for n in range(100)
+    ]
+    traps = [
+        Pair(f"How do I mend part{n}?", f"How do I sell part{n}?", False, "", "")
+        for n in range(100)
+    ]
+    pairs = (*alike, *traps)
+
+    class Sure(Labels):
+        def _logit(self, pair: frozenset[str]) -> float:
+            return 3.0 if self._same[pair] else -3.0
+
+    blank = replace(read_calibration(), model=model.identity, cosine_floor=0.0)
+    found = weigh(
+        model, Sure(pairs), PairSet("made", "0", pairs), blank, split="", most_wrong=0.01
+    ).judge
+
+    assert found is not None
+    vectors = (model.embed([pair.text_a, pair.text_b]) for pair in alike)
+    cosines = sorted(float(a @ b) for a, b in vectors)
+    assert cosines[0] - 0.02 <= found.cosine_floor <= cosines[2]

@@ -27,6 +27,8 @@ class JudgeCalibration:
     `identity`: the judge it was made for. `reasons`: the weight of each reason that a
     pair may have and still be served; any other keeps a pair apart, as without a judge.
     `disputed`: the weight of having any: where rules and judge agree, less will do.
+    `cosine_floor`: pairs below it are not put to the judge, which would hardly ever say
+    that they are the same.
     """
 
     identity: str
@@ -36,6 +38,7 @@ class JudgeCalibration:
     threshold: float
     provenance: Mapping[str, Any]
     disputed: float = 0.0
+    cosine_floor: float = 0.0
 
     def score(self, logit: float, reasons: Collection[str]) -> float:
         """Returns the estimate, 0 to 1, that a pair of these reasons means the same."""
@@ -109,7 +112,7 @@ def _parsed(body: Any, name: str) -> Calibration:
     values = (*found.weights, found.bias, found.threshold, found.cosine_floor)
     if found.judge is not None:
         judge = found.judge
-        numbers = (judge.logit, judge.bias, judge.threshold, judge.disputed)
+        numbers = (judge.logit, judge.bias, judge.threshold, judge.disputed, judge.cosine_floor)
         values = (*values, *numbers, *judge.reasons.values())
     thresholds = [found.threshold, found.judge.threshold if found.judge else 1.0]
     if not all(map(math.isfinite, values)) or not all(0 < least <= 1 for least in thresholds):
@@ -126,4 +129,5 @@ def _judge(body: Any) -> JudgeCalibration:
         threshold=float(body["threshold"]),
         provenance=dict(body["provenance"]),
         disputed=float(body["disputed"]),
+        cosine_floor=float(body.get("cosine_floor", 0.0)),
     )

@@ -57,8 +57,8 @@ class TrainedPairs(Protocol):
         """Says which judge this is."""
         ...
 
-    def logit(self, first: str, second: str) -> float:
-        """Returns the log odds that two questions mean the same. Blocking, symmetric."""
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Returns, for each pair, the log odds that both mean the same. Blocking, symmetric."""
         ...
 
 
@@ -79,6 +79,7 @@ _OTHER_WORDS = "other_words"
 _ONLY_SWAPPED = "only_swapped"
 _SWAPS = frozenset(("role_swap", "direction"))
 _JUDGED_LANGUAGE = "en"
+_NO_JUDGE = "language_not_judged"
 
 
 class SecondCheck:
@@ -86,7 +87,8 @@ class SecondCheck:
 
     Pure and bounded: about half a millisecond where one question is new, a fifth where
     both are known, ten for a hostile text. With a trained `judge`, English pairs that
-    the rules leave open take its time as well: call it off the event loop then.
+    the rules leave open take its time as well: call it off the event loop then. In
+    other languages, which it does not know, the same words alone are the same.
     Raises CalibrationError where the calibration is for another judge.
     """
 
@@ -104,11 +106,19 @@ class SecondCheck:
         self._calibration = calibration
         self._vocabulary = vocabulary
         self._judge = judge
+        # With a judge it alone serves what is not in the same words.
+        judged = calibration.judge if judge is not None else None
+        self._floor = max(calibration.cosine_floor, judged.cosine_floor if judged else 0.0)
+
+    @property
+    def cosine_floor(self) -> float:
+        """Pairs below it are not compared."""
+        return self._floor
 
     def compare(self, question: str, stored: str, cosine: float, *, brief: bool = False) -> Verdict:
         """Judges one pair; `brief` ends at the first reason. Symmetric. Never raises."""
-        found = self._ruled(question, stored, cosine, brief=brief)
-        return self._judged(found) if isinstance(found, _Open) else found
+        [verdict] = self._settled([self._ruled(question, stored, cosine, brief=brief)])
+        return verdict
 
     def choose(
         self, question: str, vector: Sequence[float], candidates: Sequence[Candidate]
@@ -117,25 +127,27 @@ class SecondCheck:
 
         Where none does: None and the verdict on the nearest of all, for the miss's reason.
         The cosine is computed here, in double precision. Nearest first, and no further
-        than to the first that agrees: that spares a hit most of the work. At most
-        MOST_JUDGED of the candidates are put to the trained judge.
+        than to the first that agrees by the rules alone. The nearest that they leave
+        open, MOST_JUDGED at most, are put to the trained judge together.
         """
-        left = MOST_JUDGED
-        nearest: Verdict | None = None
         cosines = (dot(vector, candidate.vector) for candidate in candidates)
         known = [cosine if math.isfinite(cosine) else 0.0 for cosine in cosines]
         near = sorted(zip(known, candidates, strict=True), key=lambda one: -one[0])
+        found: list[Verdict | _Open] = []
+        left = MOST_JUDGED
         for cosine, candidate in near:
-            found = self._ruled(question, candidate.question, cosine, brief=True)
-            if isinstance(found, _Open):
-                verdict = self._judged(found) if left else _apart("not_judged", found.cosine)
-                left = max(0, left - 1)
-            else:
-                verdict = found
+            one = self._ruled(question, candidate.question, cosine, brief=True)
+            if isinstance(one, _Open):
+                left -= 1
+                one = one if left >= 0 else _apart("not_judged", one.cosine)
+            found.append(one)
+            if isinstance(one, Verdict) and one.same:
+                break
+        verdicts = self._settled(found)
+        for (_, candidate), verdict in zip(near, verdicts, strict=False):
             if verdict.same:
                 return candidate, verdict
-            nearest = nearest or verdict
-        return None, nearest
+        return None, verdicts[0] if verdicts else None
 
     def reasons_of(self, question: str, stored: str, cosine: float) -> tuple[str, ...] | None:
         """Returns all reasons of a pair that a trained judge may be asked about, else None."""
@@ -154,8 +166,12 @@ class SecondCheck:
         refusal = self._incomparable(a, b, cosine)
         if refusal:
             return _apart(refusal, cosine)
-        if self._judge is None or not _judgeable(a, b):
+        if self._judge is None:
             return self._weigh(a, b, cosine, brief=brief)
+        if not _judgeable(a, b):
+            # The rules alone are wrong too often on questions met for the first time.
+            verdict = self._weigh(a, b, cosine, brief=brief)
+            return _apart(_NO_JUDGE, cosine) if verdict.same else verdict
         reasons = self._reasons(a, b)
         known = self._calibration.judge.reasons if self._calibration.judge else {}
         final = [reason for reason in reasons if reason not in known]
@@ -168,7 +184,7 @@ class SecondCheck:
             return "too_long_to_compare"
         if a.pack is None or b.pack is None:
             return "unknown_language"
-        if cosine < self._calibration.cosine_floor:
+        if cosine < self._floor:
             return "not_similar"
         return "code_identifier" if written_apart(a, b) else ""
 
@@ -181,11 +197,19 @@ class SecondCheck:
             found.append(_ONLY_SWAPPED)
         return tuple(dict.fromkeys(found))
 
-    def _judged(self, pair: _Open) -> Verdict:
+    def _settled(self, found: Sequence[Verdict | _Open]) -> list[Verdict]:
+        """Returns the verdicts, those that the rules left open by the trained judge."""
+        opened = [pair for pair in found if isinstance(pair, _Open)]
+        if self._judge is None or not opened:
+            return [pair for pair in found if isinstance(pair, Verdict)]
+        logits = self._judge.logits([(pair.first, pair.second) for pair in opened])
+        judged = iter([self._judged(*one) for one in zip(opened, logits, strict=True)])
+        return [next(judged) if isinstance(pair, _Open) else pair for pair in found]
+
+    def _judged(self, pair: _Open, logit: float) -> Verdict:
         calibration = self._calibration.judge
-        if self._judge is None or calibration is None:
+        if calibration is None:
             return _apart("not_judged", pair.cosine)
-        logit = self._judge.logit(pair.first, pair.second)
         score = calibration.score(logit, pair.reasons) if math.isfinite(logit) else 0.0
         if score >= calibration.threshold:
             return Verdict(True, "same_meaning", pair.reasons, pair.cosine, score)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ LEAST_SEEN = 15
 DISPUTED = (0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0)
 _SHRINKAGE = 3.0
 _LEAST_HITS = 40
+# Share of what would be served that may lie below the floor: judging all that is near it
+# takes the time of those who are not served.
+_BELOW_FLOOR = 0.01
 Floats = npt.NDArray[np.float64]
 
 
@@ -40,6 +44,7 @@ class Left:
     fold: int
     reasons: tuple[str, ...]
     logit: float
+    cosine: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,9 @@ def left_open(
     for place, (pair, cosine) in enumerate(zip(pairs.pairs, cosines(model, pairs), strict=True)):
         reasons = check.reasons_of(pair.text_a, pair.text_b, cosine)
         if reasons is not None:
-            logit = trained.logit(pair.text_a, pair.text_b)
+            [logit] = trained.logits([(pair.text_a, pair.text_b)])
             fold = hashlib.sha256(min(pair.text_a, pair.text_b).encode()).digest()[0] % FOLDS
-            found.append(Left(place, pair.same, fold, reasons, logit))
+            found.append(Left(place, pair.same, fold, reasons, logit, cosine))
     return found
 
 
@@ -96,6 +101,7 @@ def weigh(
         raise ValueError(f"No threshold keeps wrong per hit at {most_wrong:.1%} on these pairs.")
     disputed, (threshold, served, wrong) = max(points, key=lambda tried: tried[1][1])
     whole = _fit(left)
+    floor = _floor(left, whole.scores(left, disputed) >= threshold)
     provenance = {
         "set": pairs.name,
         "sha256": pairs.sha256,
@@ -107,7 +113,9 @@ def weigh(
         "wrong_per_hit": round(wrong, 4),
     }
     judge = JudgeCalibration(
-        trained.identity, whole.logit, whole.reasons, whole.bias, threshold, provenance, disputed
+        *(trained.identity, whole.logit, whole.reasons, whole.bias, threshold, provenance),
+        disputed=disputed,
+        cosine_floor=floor,
     )
     return replace(calibration, judge=judge)
 
@@ -155,6 +163,12 @@ def _fit(left: Sequence[Left]) -> _Fit:
         free &= ~wrong
     weights = {name: round(float(w), 4) for name, w in zip(names, found[1:-1], strict=True)}
     return _Fit(round(float(found[0]), 4), weights, round(float(found[-1]), 4))
+
+
+def _floor(left: Sequence[Left], served: npt.NDArray[np.bool_]) -> float:
+    """Returns the cosine, to two digits, above which nearly all lies that is rightly served."""
+    found = [item.cosine for item, hit in zip(left, served, strict=True) if hit and item.same]
+    return math.floor(100 * float(np.quantile(found, _BELOW_FLOOR))) / 100 if found else 0.0
 
 
 def _threshold(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from parley_cache.semantic.embedding import ModelError
@@ -27,7 +28,8 @@ class TrainedJudge:
 
     Built from the embedding model in `model` (`model.onnx`, `tokenizer.json`, of the
     identity `identity`) and the weights that training changed. Symmetric, one thread,
-    10 ms of a core a pair of short questions, and 7 ms more for a text not met lately.
+    10 ms of a core for one pair of short questions and 20 for three at once, and up to
+    7 ms more for a text not met lately.
     Raises ModelError where the two do not belong together or do not give the logits that
     they gave when they were made.
     """
@@ -50,7 +52,7 @@ class TrainedJudge:
         self._tokenizer.no_truncation()
         # One computation at a time: what it needs for a moment is bounded so.
         self._lock = threading.Lock()
-        self._below = lru_cache(KEPT_TEXTS)(self._encoded)
+        self._kept: OrderedDict[str, Floats] = OrderedDict()
         self._check(trained)
 
     @property
@@ -58,28 +60,50 @@ class TrainedJudge:
         """Name and the first 16 hex digits of the weights' SHA-256."""
         return self._identity
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The texts whose lower half is at hand, the one met last at the end."""
+        return tuple(self._kept)
+
     def logit(self, first: str, second: str) -> float:
         """Returns the logit of a pair; UNJUDGED where a text is too long. Blocking."""
-        # Before they are kept by their text: that may be a hundred times as long.
-        if max(len(first), len(second)) > MAX_CHARACTERS:
-            return UNJUDGED
-        # Sums depend on their order in the last digits; a verdict must not.
-        with self._lock:
-            a, b = (self._below(text) for text in sorted((first, second)))
-            if a is None or b is None:
-                return UNJUDGED
-            logit = self._encoder.logit(a, b)
-        return max(UNJUDGED, min(-UNJUDGED, logit)) if math.isfinite(logit) else UNJUDGED
+        [logit] = self.logits([(first, second)])
+        return logit
 
-    def _encoded(self, text: str) -> Floats | None:
-        """Returns `text` as the lower layers give it; None where it has too many tokens."""
-        ids = self._tokens(text)
-        return self._encoder.below(ids) if ids else None
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Returns the logit of each pair; UNJUDGED where a text is too long. Blocking.
+
+        For a handful of pairs: they are computed together, and so is all that is new.
+        """
+        # Sums depend on their order in the last digits; a verdict must not.
+        ordered = [sorted(pair) for pair in pairs]
+        with self._lock:
+            lower = self._below(text for pair in ordered for text in pair)
+            halves = [(lower[first], lower[second]) for first, second in ordered]
+            known = [(a, b) for a, b in halves if a is not None and b is not None]
+            found = iter(self._encoder.logits(known) if known else ())
+        return [UNJUDGED if a is None or b is None else _bounded(next(found)) for a, b in halves]
+
+    def _below(self, texts: Iterable[str]) -> dict[str, Floats | None]:
+        """Returns each text as the lower layers give it; None where it cannot be judged."""
+        found: dict[str, Floats | None] = dict.fromkeys(texts)
+        # Before they are kept by their text: that may be a hundred times as long.
+        short = [text for text in found if len(text) <= MAX_CHARACTERS]
+        ids = {text: self._tokens(text) for text in short if text not in self._kept}
+        new = [text for text, tokens in ids.items() if 0 < len(tokens) <= MAX_TOKENS]
+        if new:
+            made = self._encoder.below([ids[text] for text in new])
+            self._kept.update(zip(new, made, strict=True))
+        for text in short:
+            if text in self._kept:
+                self._kept.move_to_end(text)
+                found[text] = self._kept[text]
+        while len(self._kept) > KEPT_TEXTS:
+            self._kept.popitem(last=False)
+        return found
 
     def _tokens(self, text: str) -> list[int]:
-        """Returns the tokens of `text`; none where they are too many."""
-        ids = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
-        return list(ids) if len(ids) <= MAX_TOKENS else []
+        return list(self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids)
 
     def _check(self, trained: TrainedWeights) -> None:
         """Warms up, and tries the pairs whose logits are known."""
@@ -87,3 +111,7 @@ class TrainedJudge:
             logit = self.logit(probe.first, probe.second)
             if abs(logit - probe.logit) > _TOLERANCE:
                 raise ModelError(f"The judge gives {logit:.2f} where it gave {probe.logit:.2f}.")
+
+
+def _bounded(logit: float) -> float:
+    return max(UNJUDGED, min(-UNJUDGED, logit)) if math.isfinite(logit) else UNJUDGED
