@@ -7,9 +7,12 @@ drawing for nobody. So what is asked here is the engine itself, two hops away: `
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
 
 import pytest
 from parley.session.v1 import session_pb2 as pb
@@ -30,18 +33,29 @@ USER = (("parley-tenant", "default"), ("parley-user-bin", b"ada"))
 
 
 @dataclass(frozen=True)
+class Question:
+    """One message. `most`: tokens, 0 as the service has it; `schema`: of its answer, if any."""
+
+    message: str
+    most: int = 0
+    schema: str = ""
+
+
+@dataclass(frozen=True)
 class Questions:
     """Some that go on for so long that they are cancelled, and others that are not."""
 
     endless: Sequence[str]
     others: Sequence[str]
-    # Tokens at most, of each; 0: as the service has it.
+    # Tokens at most of each endless one; 0: as the service has it.
     most: int = 0
-    most_of_others: int = 0
+    # What the others can answer, and nothing else.
+    answers: Sequence[str] = ()
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        yield from ((message, self.most) for message in self.endless)
-        yield from ((message, self.most_of_others) for message in self.others)
+    def __iter__(self) -> Iterator[Question]:
+        yield from (Question(message, self.most) for message in self.endless)
+        for message, answer in zip_longest(self.others, self.answers, fillvalue=""):
+            yield Question(message, schema=schema_of(answer) if answer else "")
 
 
 # Nothing but an abort ends the first ones at the engine, before their deadline of two minutes.
@@ -49,13 +63,19 @@ ON_SIM = Questions(
     [f"[[sim:hang after=30]] Number {number}" for number in range(5)],
     [f"[[sim:length tokens=120]] [[sim:slow itl=0.03]] {number}" for number in range(3)],
 )
-# Batched with others, numbers round otherwise: what is likeliest by far is drawn all the same.
+# Batched with others, numbers round otherwise, and a model may draw another word: so these have
+# one answer by their schemas, and what is missing in it, or is another's, shows.
 ON_VLLM = Questions(
     [f"Tell me the whole history of the sea, from the year {number}." for number in range(5)],
-    [f"Count in digits from {number} to 90, one number a line." for number in (1, 11, 21)],
+    [f"Count from {number} on." for number in (1, 11, 21)],
     most=1200,
-    most_of_others=64,
+    answers=[" ".join(map(str, range(first, first + 20))) for first in (1, 11, 21)],
 )
+
+
+def schema_of(answer: str) -> str:
+    """Returns a JSON schema that one string alone follows."""
+    return json.dumps({"type": "string", "enum": [answer]})
 
 
 @dataclass
@@ -73,7 +93,7 @@ class Reading:
 class Way:
     """A way to ask and to cancel: over REST, or straight to session."""
 
-    read: Callable[[str, int, Reading], Awaitable[None]]
+    read: Callable[[Question, Reading], Awaitable[None]]
     cancel: Callable[[str], Awaitable[None]]
     endless: Sequence[Reading] = ()
     others: Sequence[Reading] = ()
@@ -87,9 +107,15 @@ class Way:
         """Ask all, and wait until all answers are in progress."""
         self.endless = [Reading() for _ in questions.endless]
         self.others = [Reading() for _ in questions.others]
-        for (message, most), reading in zip(questions, self.readings, strict=True):
-            reading.task = asyncio.ensure_future(self.read(message, most, reading))
-        await until(lambda: all(len(r.text) > 20 for r in self.readings), 30.0, "answers begun")
+        for question, reading in zip(questions, self.readings, strict=True):
+            reading.task = asyncio.ensure_future(self.read(question, reading))
+        await until(self._begun, 30.0, "answers begun")
+
+    def _begun(self) -> bool:
+        for reading in self.readings:
+            if reading.task is not None and reading.task.done():
+                reading.task.result()
+        return all(len(reading.text) > 20 for reading in self.readings)
 
     async def end(self) -> None:
         """Read all to their ends."""
@@ -98,13 +124,18 @@ class Way:
 
 
 def over_rest(stack: Stack) -> Way:
-    async def read(message: str, most: int, into: Reading) -> None:
-        options = {"cache": "bypass", "temperature": 0} | ({"maxTokens": most} if most else {})
-        body = {"message": message, "stream": True, "options": options}
+    async def read(question: Question, into: Reading) -> None:
+        options: dict[str, Any] = {"cache": "bypass", "temperature": 0}
+        if question.most:
+            options["maxTokens"] = question.most
+        if question.schema:
+            options["responseFormat"] = json.loads(question.schema)
+        body = {"message": question.message, "stream": True, "options": options}
         async with (
             flows.client(stack.url) as http,
             http.stream("POST", "/chat", json=body) as response,
         ):
+            assert response.status_code == 201, await response.aread()
             async for event in flows.events(response):
                 into.run = into.run or event.data["runID"]
                 if event.name == "delta":
@@ -119,10 +150,12 @@ def over_rest(stack: Stack) -> Way:
 
 
 def straight(session: Client) -> Way:
-    async def read(message: str, most: int, into: Reading) -> None:
+    async def read(question: Question, into: Reading) -> None:
         stream = Stream()
-        options = {"cache": pb.CACHE_MODE_BYPASS, "temperature": 0.0}
-        asked = completion(message, **options, **({"max_tokens": most} if most else {}))
+        options: dict[str, Any] = {"cache": pb.CACHE_MODE_BYPASS, "temperature": 0.0}
+        if question.most:
+            options["max_tokens"] = question.most
+        asked = completion(question.message, **options, json_schema=question.schema)
         reading = asyncio.ensure_future(session._read(session.stub.Complete, asked, stream))
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.02)

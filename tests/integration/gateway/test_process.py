@@ -72,6 +72,7 @@ def test_it_serves_its_admin_port_and_ends_on_sigterm(
     request = next(line for line in lines if line["message"] == "request")
     assert (request["status"], request["route"]) == (404, "/chat/{chatID}")
     assert request["request_id"]
+    assert request["code"] == "not_found"
     assert "private-id" not in out
 
 

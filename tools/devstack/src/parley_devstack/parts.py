@@ -17,6 +17,7 @@ from parley_devstack import stores
 from parley_devstack.config import SMOLLM2, StackConfig
 from parley_devstack.embedding_model import embedding_folder, is_named, is_there
 from parley_devstack.ports import LOOPBACK, free_ports
+from parley_devstack.preflight import has_gpu
 from parley_devstack.process import Plan
 
 # Services, each after those that it needs.
@@ -24,6 +25,8 @@ KINDS = ("inference", "cache", "session", "worker", "gateway")
 # A worker is a session replica without a face, and is told the same.
 MODULES = {"worker": "parley_session.worker"}
 PROBE_SECONDS = 2.0
+# Whoever sets this is asked no more.
+COMPILE = "PARLEY_INFERENCE_COMPILE"
 VLLM_NOTE = "loading the model: a minute or two the first time"
 
 
@@ -127,6 +130,9 @@ class _Planner:
         if config.engine == "openai":
             settings["UPSTREAM_URL"] = config.upstream
             settings["UPSTREAM_API_KEY_FILE"] = str(config.upstream_key_file or "")
+        if config.engine == "vllm" and not has_gpu() and COMPILE not in os.environ:
+            # With AVX-512 and a C++ compiler it would: for minutes, on a core or two.
+            settings["COMPILE"] = "off"
         return {name: value for name, value in settings.items() if value}
 
     def _cache_env(self, redis_url: str) -> Mapping[str, str]:

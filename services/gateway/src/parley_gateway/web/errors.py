@@ -36,7 +36,8 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
-    """Return the answer that tells a problem."""
+    """Return the answer that tells a problem; the request's log line names it too."""
+    request.state.problem = problem.code
     return Response(
         problem.encoded(request.state.request_id),
         status_code=problem.status,

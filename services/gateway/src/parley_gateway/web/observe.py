@@ -103,10 +103,17 @@ class Observe:
                         "status": status,
                         "seconds": round(seconds, 6),
                         "request_id": request_id,
+                        **_problem_of(scope),
                     },
                 )
             span.end()
             detach(token)
+
+
+def _problem_of(scope: Scope) -> dict[str, str]:
+    """Why a request was refused, for its log line: the status alone does not tell."""
+    code = scope["state"].get("problem")
+    return {"code": code} if code else {}
 
 
 async def _send_internal(send: Send, request_id: str) -> None:

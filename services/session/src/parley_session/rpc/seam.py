@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from parley_session.domain.model import Principal
 from parley_session.principal import principal_of
 from parley_session.store.base import StoreUnavailable
 
+_log = logging.getLogger(__name__)
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -23,4 +26,5 @@ def asked_by(context: Context) -> Iterator[Principal]:
     try:
         yield principal
     except StoreUnavailable as error:
+        _log.warning("a call failed for want of the store", extra={"reason": str(error)})
         raise errors.store_unavailable() from error
