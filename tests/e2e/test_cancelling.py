@@ -25,6 +25,7 @@ from support.inference import connect
 from support.otlp import CollectedSpan, Collector
 from support.poll import until
 from support.session_service import Client, Stream, completion
+from support.sse import events
 from support.stack import MakeStack
 
 BOUND = 20.0
@@ -109,7 +110,7 @@ class Way:
         self.others = [Reading() for _ in questions.others]
         for question, reading in zip(questions, self.readings, strict=True):
             reading.task = asyncio.ensure_future(self.read(question, reading))
-        await until(self._begun, 30.0, "answers begun")
+        await until(self._begun, flows.ANSWER_SECONDS, "answers begun")
 
     def _begun(self) -> bool:
         for reading in self.readings:
@@ -136,7 +137,7 @@ def over_rest(stack: Stack) -> Way:
             http.stream("POST", "/chat", json=body) as response,
         ):
             assert response.status_code == 201, await response.aread()
-            async for event in flows.events(response):
+            async for event in events(response):
                 into.run = into.run or event.data["runID"]
                 if event.name == "delta":
                     into.text += event.data["text"]
@@ -200,7 +201,7 @@ async def _shown(
     try:
         ways = {
             "gateway, session, inference": over_rest(stack),
-            "session, inference": straight(Client(channel, USER)),
+            "session, inference": straight(Client(channel, USER, flows.ANSWER_SECONDS)),
         }
         for hops, way in ways.items():
             seconds = await _cancel_some(way, questions, engine)

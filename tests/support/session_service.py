@@ -72,22 +72,25 @@ class Stream:
 
 
 class Client:
-    """Calls one session replica as one user."""
+    """Calls one session replica as one user; `seconds`: of a call, an answer's end included."""
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Any = ALICE) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, metadata: Any = ALICE, seconds: float = SECONDS
+    ) -> None:
         self.channel = channel
         self.stub: Any = pb_grpc.SessionServiceStub(channel)
         self.metadata = metadata
+        self._seconds = seconds
 
     def as_user(self, metadata: Any) -> Client:
         """The same connection for somebody else."""
-        return Client(self.channel, metadata)
+        return Client(self.channel, metadata, self._seconds)
 
     async def call(self, name: str, request: Any, metadata: Any = None) -> Any:
         """Make a unary call; raises ServiceError."""
         try:
             return await getattr(self.stub, name)(
-                request, timeout=SECONDS, metadata=metadata or self.metadata
+                request, timeout=self._seconds, metadata=metadata or self.metadata
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
@@ -107,7 +110,7 @@ class Client:
     async def _read(self, method: Any, request: Any, into: Stream | None) -> Stream:
         stream = into or Stream()
         try:
-            async for response in method(request, timeout=SECONDS, metadata=self.metadata):
+            async for response in method(request, timeout=self._seconds, metadata=self.metadata):
                 stream.take(response.event)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error

@@ -36,6 +36,11 @@ SIM = {
     "PARLEY_INFERENCE_SIM_ITL": "0.005",
     "PARLEY_INFERENCE_SIM_FAULTS": "true",
 }
+# What the stacks that many tests share are told: however slow the machine's disk and cores.
+PATIENT = {
+    "PARLEY_SESSION_MONGODB_TIMEOUT_SECONDS": "20",
+    "PARLEY_SESSION_COUNT_TIMEOUT_SECONDS": "20",
+}
 # Each start of vLLM takes a minute: one engine serves the tests of the engine and of the platform.
 VLLM_MODEL = "smol"
 VLLM = {
@@ -80,7 +85,9 @@ def sim_stack(
 ) -> Iterator[Stack]:
     """One of each part and two sessions, on `sim`."""
     with lend_mongodb() as lent:
-        yield from running(Stack(sim_config(tmp_path_factory.mktemp("sim"), sessions=2, **lent)))
+        env = {"session": PATIENT}
+        config = sim_config(tmp_path_factory.mktemp("sim"), sessions=2, env=env, **lent)
+        yield from running(Stack(config))
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +100,7 @@ def one_vllm_stack(
         kind: {f"PARLEY_{kind.upper()}_OTLP_ENDPOINT": endpoint}
         for kind in ("gateway", "session", "inference")
     }
+    env["session"] |= PATIENT
     with lend_mongodb() as lent:
         model = os.environ.get("PARLEY_TEST_MODEL", "")
         config = StackConfig.in_folder(
