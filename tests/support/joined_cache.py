@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from parley.cache.v1 import cache_pb2 as pb
 
 from parley_cache.cache import AnswerCache
@@ -11,7 +13,7 @@ from parley_cache.convert import (
     offer_from_wire,
     selector_from_wire,
 )
-from parley_session.answers.base import Answer, Hit, Miss, Query
+from parley_session.answers.base import Answer, Hit, Miss, Query, nobody_told
 from parley_session.answers.grpc_cache import _query
 from parley_session.domain.model import CacheStatus, FinishReason, Invalidation
 
@@ -24,7 +26,7 @@ class JoinedCache:
     def __init__(self, cache: AnswerCache) -> None:
         self.cache = cache
 
-    async def lookup(self, query: Query) -> Hit | Miss:
+    async def lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:
         request = pb.LookupRequest(query=_query(query), user=query.user)
         asked = asked_from_wire(request)
         found = lookup_to_wire(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from parley.inference.v1 import inference_pb2 as pb
 
-from parley_session.answers.base import Answer, Hit, Miss, Query
+from parley_session.answers.base import Answer, Hit, Miss, Query, nobody_told
 from parley_session.domain import errors
 from parley_session.domain.model import CacheStatus, Invalidation
 from parley_session.fleet.base import Draw, Model, TokenCounts
@@ -137,7 +137,7 @@ class FakeCache:
         # What is refused in global scope, by question.
         self.personal: set[str] = set()
 
-    async def lookup(self, query: Query) -> Hit | Miss:
+    async def lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:
         self.lookups.append(query)
         if self.away:
             return Miss("unavailable")

@@ -8,7 +8,7 @@ import pytest
 
 from parley_kit.errors import ServiceError
 from parley_session.answers import asked as asked_module
-from parley_session.answers.base import Hit, Miss, Query
+from parley_session.answers.base import Hit, Miss, Query, nobody_told
 from parley_session.domain.model import CacheMode, CacheStatus, Run, RunState
 from parley_session.runs.asking import Completion
 from parley_session.store.base import StoreUnavailable
@@ -30,7 +30,7 @@ class Slow:
         self._look_up = world.cache.lookup
         monkeypatch.setattr(world.cache, "lookup", self._lookup)
 
-    async def _lookup(self, query: Query) -> Hit | Miss:
+    async def _lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:
         self.asked.set()
         await self.answer.wait()
         return await self._look_up(query)
@@ -207,7 +207,7 @@ async def test_a_look_up_that_failed_is_told_and_fails_nobody_who_did_not_wait_f
     one, asked = await _beaten(world, monkeypatch)
     look_up = world.cache.lookup
 
-    async def failing(query: Query) -> Hit | Miss:
+    async def failing(*_: object) -> Hit | Miss:
         monkeypatch.setattr(world.cache, "lookup", look_up)
         raise ZeroDivisionError("a defect")
 
@@ -221,7 +221,7 @@ async def test_a_look_up_that_failed_is_told_and_fails_nobody_who_did_not_wait_f
 async def test_a_defect_of_the_look_up_ends_the_run_that_waits_for_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def failing(_: Query) -> Hit | Miss:
+    async def failing(*_: object) -> Hit | Miss:
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(world.cache, "lookup", failing)
@@ -268,4 +268,4 @@ async def test_a_run_that_ends_while_it_is_looked_up_leaves_no_look_up(
         assert run.error is not None
         assert run.error.code == "timed_out"
     assert left() == []
-    assert world.fleet.draws == []
+    assert world.fleet.drawing == 0, "what was drawn beside it has ended"

@@ -50,7 +50,7 @@ async def test_the_time_for_an_answer_is_reckoned_once(
 ) -> None:
     look_up = world.cache.lookup
 
-    async def leaping(query: Query) -> Hit | Miss:
+    async def leaping(query: Query, *_: object) -> Hit | Miss:
         # After the run is held, before an engine is asked.
         live = await until(lambda: replica.session.live_runs.find(asked.run_id))
         await live.held()

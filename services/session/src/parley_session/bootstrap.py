@@ -115,7 +115,14 @@ def build(settings: SessionSettings, outside: Outside, clock: Clock | None = Non
     maker = Maker(
         store=store,
         log=log,
-        producer=Producer(store=store, fleet=fleet, context=context, answers=answers, clock=clock),
+        producer=Producer(
+            store=store,
+            fleet=fleet,
+            context=context,
+            answers=answers,
+            clock=clock,
+            head_start=settings.cache_head_start_seconds,
+        ),
         answers=answers,
         finisher=finisher,
         summarizer=Summarizer(store, fleet, clock),

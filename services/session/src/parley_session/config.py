@@ -142,6 +142,13 @@ class SessionSettings(RpcServiceSettings):
         le=5,
         description="Longest wait for the cache before the engine is asked instead.",
     )
+    cache_head_start_seconds: float = Field(
+        default=0.01,
+        ge=0,
+        le=10,
+        description="How long a look-up may seek before an engine of the own fleet is asked "
+        "beside it, whose work a hit throws away; more than a look-up may take: never.",
+    )
     cache_write_timeout_seconds: float = Field(
         default=2.0, gt=0, le=60, description="Longest storing or invalidating of an answer."
     )

@@ -50,6 +50,12 @@ CACHE_VERDICTS = Counter(
     "What the cache said of a question, and why.",
     ["status", "reason"],
 )
+DRAWN_BESIDE = Counter(
+    "parley_session_drawn_beside_total",
+    "Drawings begun while the cache still sought: `used`, or thrown away for a `hit`, or as "
+    "another's answer is `waited` for.",
+    ["outcome"],
+)
 CACHE_FILLS = Counter(
     "parley_session_cache_fills_total",
     "Answers offered to the cache, by the reason of a refusal (empty: taken).",

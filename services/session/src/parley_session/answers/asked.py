@@ -26,8 +26,30 @@ class Asked:
     def __init__(self, answers: Answers, run: Run, prompt: Prompt) -> None:
         self._answers = answers
         self.run = run
-        self._task = asyncio.create_task(answers.ask(run, prompt), name=f"look-up {run.id}")
+        self._began = asyncio.get_running_loop().time()
+        # Decided, or the answer that another is making is waited for.
+        self._settled = asyncio.Event()
+        asking = answers.ask(run, prompt, self._settled.set)
+        self._task = asyncio.create_task(asking, name=f"look-up {run.id}")
+        self._task.add_done_callback(lambda _: self._settled.set())
         self._taken = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether `decision` waits for nothing."""
+        return self._task.done()
+
+    async def settled(self, seconds: float | None = None) -> bool:
+        """Wait until it is decided, or waits for another's answer; whether it has come to that.
+
+        At most so many seconds after the look-up began; None: as long as it takes.
+        """
+        try:
+            async with asyncio.timeout_at(None if seconds is None else self._began + seconds):
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def decision(self) -> Decision:
         """Wait for it: from then on it is the caller's. Interrupted, it is still to be dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,14 +78,18 @@ class Answer:
     lease: str = ""
 
 
+def nobody_told() -> None:
+    """Do nothing."""
+
+
 class AnswerCache(Protocol):
     """Answers by question. A cache that is slow or away is a miss, never an error."""
 
-    async def lookup(self, query: Query) -> Hit | Miss:
+    async def lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:
         """Look a question up, within the cache's own small deadline.
 
         Where another is making the same answer, or one to a question that means the same,
-        it is waited for, a bounded time.
+        it is waited for, a bounded time; `waits` is called before that.
         """
 
     async def store(self, query: Query, answer: Answer) -> str:
@@ -106,7 +111,7 @@ class AnswerCache(Protocol):
 class NoCache:
     """No cache: every question is a miss."""
 
-    async def lookup(self, query: Query) -> Hit | Miss:  # noqa: ARG002
+    async def lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:  # noqa: ARG002
         """Miss."""
         return Miss("disabled")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from opentelemetry import trace
@@ -9,7 +10,7 @@ from opentelemetry import trace
 from parley_kit import semconv
 from parley_kit.ids import uuid7
 from parley_session import metrics
-from parley_session.answers.base import Answer, AnswerCache, Hit, Miss, Query
+from parley_session.answers.base import Answer, AnswerCache, Hit, Miss, Query, nobody_told
 from parley_session.answers.keys import query_of
 from parley_session.answers.leasing import Leases
 from parley_session.clock import Clock
@@ -66,8 +67,13 @@ class Answers:
         self._shared = shared
         self._leases = Leases(cache)
 
-    async def ask(self, run: Run, prompt: Prompt) -> Decision:
-        """Look the question up, unless the caller does not want it."""
+    async def ask(
+        self, run: Run, prompt: Prompt, waits: Callable[[], None] = nobody_told
+    ) -> Decision:
+        """Look the question up, unless the caller does not want it.
+
+        `waits` is called where the answer that another is making will be waited for.
+        """
         mode = run.request.options.cache
         if mode is CacheMode.BYPASS:
             decision = Decision(CacheInfo(CacheStatus.BYPASS))
@@ -75,7 +81,7 @@ class Answers:
             decision = Decision(CacheInfo(CacheStatus.MISS, "refresh"), fill=True)
         else:
             with _tracer.start_as_current_span("cache lookup") as span:
-                decision = await self._look_up(run, prompt)
+                decision = await self._look_up(run, prompt, waits)
                 span.set_attribute(semconv.CACHE_VERDICT, decision.info.status.value)
                 span.set_attribute(semconv.CACHE_REASON, decision.info.reason)
         metrics.CACHE_VERDICTS.labels(decision.info.status.value, decision.info.reason).inc()
@@ -128,12 +134,12 @@ class Answers:
         first = run.seq == 0 and query.context_messages == 0 and not prompt.summary
         return replace(query, shared=self._shared and first)
 
-    async def _look_up(self, run: Run, prompt: Prompt) -> Decision:
+    async def _look_up(self, run: Run, prompt: Prompt, waits: Callable[[], None]) -> Decision:
         query = self._query(run, prompt)
-        found = await self._cache.lookup(query)
+        found = await self._cache.lookup(query, waits)
         if query.shared and isinstance(found, Miss) and found.reason in _PRIVATE:
             query = replace(query, shared=False)
-            found = await self._cache.lookup(query)
+            found = await self._cache.lookup(query, waits)
         if isinstance(found, Miss):
             if found.lease:
                 self._leases.keep(run.id, query, found.lease, found.lease_seconds)

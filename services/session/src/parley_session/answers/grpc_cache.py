@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from parley.cache.v1 import cache_pb2 as pb
 from parley.cache.v1 import cache_pb2_grpc as pb_grpc
@@ -11,7 +12,7 @@ from parley_kit.errors import ServiceError
 from parley_kit.replicas import ReplicaSet, Resolver
 from parley_kit.rpc.client import call_unary
 from parley_kit.rpc.security import Security
-from parley_session.answers.base import Answer, Hit, Miss, Query
+from parley_session.answers.base import Answer, Hit, Miss, Query, nobody_told
 from parley_session.domain.model import CacheStatus, FinishReason, Invalidation
 
 _log = logging.getLogger(__name__)
@@ -59,11 +60,12 @@ class GrpcAnswerCache:
         """Close all connections."""
         await self._replicas.stop()
 
-    async def lookup(self, query: Query) -> Hit | Miss:
+    async def lookup(self, query: Query, waits: Callable[[], None] = nobody_told) -> Hit | Miss:
         """See `AnswerCache.lookup`."""
         found = await self._look_up(query, wait=0.0)
         if isinstance(found, Miss) and found.reason == _IN_FLIGHT and self._wait > 0:
             # Two calls, so that a cache which hangs costs the short time alone.
+            waits()
             found = await self._look_up(query, wait=self._wait)
         return found
 

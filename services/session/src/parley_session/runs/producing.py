@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from parley.inference.v1 import inference_pb2 as pb
 
+from parley_kit.errors import ServiceError
+from parley_session import metrics
+from parley_session.answers.asked import Asked
 from parley_session.answers.base import Hit
 from parley_session.answers.deciding import Answers
 from parley_session.clock import Clock
@@ -16,7 +20,7 @@ from parley_session.domain.model import FinishReason, Principal, Run, Usage, mes
 from parley_session.fleet.base import Draw, Fleet
 from parley_session.runs import observing
 from parley_session.runs.errors import Deleted, LogLost
-from parley_session.runs.gathering import gathered
+from parley_session.runs.gathering import Gathered, gathered
 from parley_session.runs.requests import generate_request
 from parley_session.runs.work import Work
 from parley_session.store.base import Store
@@ -29,7 +33,10 @@ _FINISH_REASONS = {
 
 
 class Producer:
-    """Brings the text of a held run to its end, from wherever it stands."""
+    """Brings the text of a held run to its end, from wherever it stands.
+
+    `head_start`: seconds that a look-up has before the engine is asked beside it.
+    """
 
     def __init__(
         self,
@@ -39,12 +46,14 @@ class Producer:
         context: ContextBuilder,
         answers: Answers,
         clock: Clock,
+        head_start: float,
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._context = context
         self._answers = answers
         self._clock = clock
+        self._head_start = head_start
 
     async def produce(self, work: Work) -> None:
         """Produce the rest of the text; all of it is written when this returns.
@@ -64,14 +73,45 @@ class Producer:
             # Frozen, and its log known, before any text is seen; no sooner than that is
             # it waited for, so that cache and engine are asked meanwhile.
             work.writer.open(prompt.frozen())
-            if work.asked is not None:
-                work.decision = await work.asked.decision()
-            else:
+            if work.asked is None:
                 work.decision = await self._answers.ask(work.run, prompt)
+            elif await self._draw_beside(work, prompt, work.asked):
+                return
+            elif work.decision is None:
+                work.decision = await work.asked.decision()
             if work.decision.hit is not None:
                 await self._serve(work, work.decision.hit)
                 return
         await self._draw(work, prompt)
+
+    async def _draw_beside(self, work: Work, prompt: Prompt, asked: Asked) -> bool:
+        """Draw while a look-up still seeks; nothing is written before that is decided.
+
+        Whether the answer is written. It is not where a hit is served or another's answer
+        waited for: then the drawing is ended, and what there was of it thrown away.
+        """
+        if await asked.settled(self._head_start) or not await self._is_own(work.run):
+            return False
+        spans = observing.Drawing()
+        async with self._drawing(work, prompt, "beside") as events:
+            await asked.settled()
+            if asked.decided:
+                work.decision = await asked.decision()
+            if work.decision is not None and work.decision.hit is None:
+                metrics.DRAWN_BESIDE.labels("used").inc()
+                await self._write_all(work, events, spans)
+                return True
+        metrics.DRAWN_BESIDE.labels("hit" if work.decision else "waited").inc()
+        work.live.drawn = False
+        return False
+
+    async def _is_own(self, run: Run) -> bool:
+        """Whether a drawing that is thrown away costs the fleet's own time alone."""
+        try:
+            return not (await self._fleet.find(run.request.model, run.tenant)).external
+        except ServiceError:
+            # A hit needs no engine; a miss will say what is wrong.
+            return False
 
     async def _rebuild(self, work: Work) -> Prompt:
         """Build again the prompt that was frozen before the first token."""
@@ -103,21 +143,30 @@ class Producer:
         work.usage = Usage(hit.prompt_tokens, hit.completion_tokens)
 
     async def _draw(self, work: Work, prompt: Prompt) -> None:
+        spans = observing.Drawing()
+        async with self._drawing(work, prompt) as events:
+            await self._write_all(work, events, spans)
+
+    def _drawing(
+        self, work: Work, prompt: Prompt, kind: str = ""
+    ) -> AbstractAsyncContextManager[Gathered]:
+        """Draw while the body runs. `kind`: no two drawings of an attempt have one name."""
         run = work.run
         draw = Draw(
             request=generate_request(run, prompt, work.writer.token_ids),
-            request_id=f"{run.id}:{run.attempt}",
+            request_id=":".join(filter(None, (run.id, str(run.attempt), kind))),
             tenant=run.tenant,
             deadline=work.deadline,
             affinity=run.chat,
             offset=work.live.length,
             placed=partial(setattr, work.live, "drawn", True),
         )
-        spans = observing.Drawing()
+        return gathered(self._fleet.draw(draw))
+
+    async def _write_all(self, work: Work, events: Gathered, spans: observing.Drawing) -> None:
         try:
-            async with gathered(self._fleet.draw(draw)) as events:
-                while some := await events.take():
-                    await self._write_some(work, some, spans)
+            while some := await events.take():
+                await self._write_some(work, some, spans)
         finally:
             spans.ended(len(work.writer.token_ids))
 
