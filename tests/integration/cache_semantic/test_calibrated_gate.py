@@ -38,19 +38,24 @@ def test_at_most_one_hit_in_a_hundred_is_wrong_where_the_rules_were_learnt(
     assert point.served.value >= 0.25
 
 
-def test_with_the_judge_one_hit_in_a_hundred_is_wrong_where_the_threshold_was_taken(
-    embedding_model: OnnxModel,
+@pytest.mark.parametrize(
+    # All of them take minutes. By decision 27 the whole splits have 476 hits, 2 of them wrong,
+    # and 300 hits, none wrong.
+    ("split", "every", "least_hits", "most_wrong"),
+    [("held", 12, 30, 0.02), ("unseen", 4, 60, 0.01)],
+)
+def test_with_the_judge_at_most_one_hit_in_a_hundred_is_wrong(
+    embedding_model: OnnxModel, split: str, every: int, least_hits: int, most_wrong: float
 ) -> None:
     trained = TrainedJudge(embedding_model_folder(), embedding_model.identity)
-    pairs = read_pairs(PAIRS).of_split("held")
-    # All of them take minutes: an eighth, and decision 27 has 2 wrong hits of 476 in all.
-    some = replace(pairs, pairs=pairs.pairs[::8])
+    pairs = read_pairs(PAIRS).of_split(split)
+    some = replace(pairs, pairs=pairs.pairs[::every])
     judged = judge(embedding_model, some, read_calibration(), trained)
 
     hits = sum(verdict.same for verdict in judged.verdicts)
-    print(f"held, an eighth: {hits} hits, {len(judged.wrong)} wrong")  # noqa: T201
-    assert hits >= 45
-    assert len(judged.wrong) <= 0.02 * hits
+    print(f"{split}, one in {every}: {hits} hits, {len(judged.wrong)} wrong")  # noqa: T201
+    assert hits >= least_hits
+    assert len(judged.wrong) <= most_wrong * hits
 
 
 async def test_the_real_model_serves_concurrent_askers(embedding_model: OnnxModel) -> None:
