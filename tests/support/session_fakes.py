@@ -62,6 +62,10 @@ class FakeFleet:
     def capacity(self, name: str, tenant: str | None = None) -> int:
         return self.slots
 
+    def has_own(self, name: str, tenant: str) -> bool:
+        found = self.served.get(name)
+        return found is not None and not found.external and self.policy.allows(tenant, found)
+
     def demand(self, queued: int) -> Mapping[str, float]:
         return dict.fromkeys(self.served, (self.drawing + queued) / self.slots)
 

@@ -114,3 +114,20 @@ async def test_a_lease_is_renewed_over_the_wire(redis_url: str, serve: Serve) ->
         await cache.release(query, first.lease)
         assert await cache.renew(query, first.lease, 1.0) == 0.0
         assert await cache.renew(replace(query, tenant=""), first.lease, 7.0) == 7.0
+
+
+async def test_only_who_waits_for_anothers_answer_is_told_that_it_waits(
+    redis_url: str, serve: Serve
+) -> None:
+    async with session_cache(serve, redis_url, lease_seconds=30.0) as cache:
+        query, told = asked("ann", shared=False), list[str]()
+        leader = await missed(cache, query)
+        assert leader.lease
+        waited = await cache.lookup(query, lambda: told.append("waits"))
+        assert isinstance(waited, Miss)
+        assert told == ["waits"]
+        assert await cache.store(query, answer("ann", leader)) == ""
+        assert isinstance(await cache.lookup(query, lambda: told.append("hit")), Hit)
+        other = replace(query, question="Another one?")
+        assert isinstance(await cache.lookup(other, lambda: told.append("miss")), Miss)
+        assert told == ["waits"]

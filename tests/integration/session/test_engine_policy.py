@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -58,12 +58,25 @@ async def both(own_model: str, policy: EnginePolicy = POLICY) -> AsyncIterator[B
             await fleet.stop()
 
 
-async def draw(fleet: GrpcFleet, tenant: str, model: str, seconds: float = 20) -> str:
+async def draw(
+    fleet: GrpcFleet,
+    tenant: str,
+    model: str,
+    seconds: float = 20,
+    tentative: Callable[[], bool] = lambda: False,
+) -> str:
     """Draw one answer to its end; its text."""
     request = generate_request("a secret", model=model, cache_salt=tenant)
     deadline = asyncio.get_running_loop().time() + seconds
     drawing = fleet.draw(
-        Draw(request, os.urandom(4).hex(), deadline, os.urandom(4).hex(), tenant=tenant)
+        Draw(
+            request,
+            os.urandom(4).hex(),
+            deadline,
+            os.urandom(4).hex(),
+            tenant=tenant,
+            tentative=tentative,
+        )
     )
     return "".join([event.chunk.text async for event in drawing])
 
@@ -111,6 +124,23 @@ async def test_of_a_model_that_both_serve_a_tenant_meets_its_own_engines_alone()
         for _ in range(6):
             await draw(fleet, "other", HOSTED)
         assert 0 < len(upstream.requests) < 6
+
+
+async def test_what_may_be_thrown_away_is_drawn_on_own_engines_alone() -> None:
+    async with both(HOSTED) as engines:
+        fleet, upstream = engines.fleet, engines.upstream
+        assert fleet.has_own(HOSTED, "other")
+        for _ in range(6):
+            await draw(fleet, "other", HOSTED, tentative=lambda: True)
+        assert upstream.requests == []
+    async with both("sim") as engines:
+        fleet, upstream = engines.fleet, engines.upstream
+        assert not fleet.has_own(HOSTED, "other")
+        # It waits for an own engine, until it is wanted for good.
+        looks = iter([True, True, True])
+        assert await draw(fleet, "other", HOSTED, tentative=lambda: next(looks, False))
+        assert next(looks, None) is None
+        assert len(upstream.requests) == 1
 
 
 async def test_room_is_counted_on_the_engines_that_a_tenant_may_use() -> None:

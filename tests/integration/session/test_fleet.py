@@ -10,12 +10,13 @@ import pytest
 from parley.inference.v1 import inference_pb2 as pb
 
 from parley_kit.errors import ServiceError
+from parley_session.fleet.base import Draw
 from parley_session.fleet.choosing import Strategy
 from parley_session.fleet.engine import Engine
 from parley_session.fleet.grpc_fleet import FleetOptions, GrpcFleet
 from parley_session.fleet.outliers import OutlierLimits
 from support.fleets import address, choices, draw, engines, fleet_of
-from support.inference import sim_replica
+from support.inference import generate_request, sim_replica
 from support.poll import until
 from support.resolvers import ListedResolver
 from support.tcp_proxy import TcpProxy
@@ -237,3 +238,23 @@ async def test_work_for_a_model_without_engines_is_told_by_what_one_had() -> Non
             assert fleet.demand(6) == {"sim": 1.5}
         finally:
             await fleet.stop()
+
+
+async def test_a_drawing_that_is_given_up_before_its_first_token_was_no_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with engines(1) as (started,), fleet_of(address(started)) as fleet:
+        untried: list[str] = []
+        monkeypatch.setattr(fleet._outliers, "untried", untried.append)
+        placed = asyncio.Event()
+        request = generate_request("[[sim:slow ttft=30]] hello")
+        deadline = asyncio.get_running_loop().time() + 20
+        drawing = fleet.draw(Draw(request, "given-up", deadline, "chat", placed=placed.set))
+        first = asyncio.ensure_future(anext(drawing))
+        await placed.wait()
+        first.cancel()
+        await asyncio.wait({first})
+        await drawing.aclose()
+        assert untried == [address(started)]
+        assert await draw(fleet)
+        assert untried == [address(started)]

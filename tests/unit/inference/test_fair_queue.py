@@ -43,6 +43,16 @@ def test_the_urgent_go_first_and_equals_in_order() -> None:
     assert drain(queue) == ["urgent", "first", "second", "late"]
 
 
+def test_who_left_before_their_turn_is_not_charged() -> None:
+    queue: FairQueue[str] = FairQueue({})
+    for _ in range(20):
+        queue.remove(queue.put("a", "a", cost=10, priority=0))
+    for _ in range(10):
+        queue.put("a", "a", cost=10, priority=0)
+        queue.put("b", "b", cost=10, priority=0)
+    assert Counter(drain(queue, 10)) == {"a": 5, "b": 5}
+
+
 def test_idling_earns_nothing() -> None:
     queue: FairQueue[str] = FairQueue({})
     for _ in range(20):

@@ -252,9 +252,11 @@ async def test_a_run_that_ends_while_it_is_looked_up_leaves_no_look_up(
     world: World, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     slow = Slow(world, monkeypatch)
-    replica = world.replica(lease_seconds=0.5)
+    replica = world.replica(lease_seconds=0.5, cache_head_start_seconds=0.0)
+    world.fleet.hold_at = 1
     accepted = await replica.start(asking(timeout_seconds=1))
     await slow.asked.wait()
+    await until(lambda: world.fleet.drawing == 1, what="an engine that draws beside it")
     if how == "deleted":
         assert await replica.delete(accepted.run.chat)
     elif how == "stopped":
@@ -268,4 +270,4 @@ async def test_a_run_that_ends_while_it_is_looked_up_leaves_no_look_up(
         assert run.error is not None
         assert run.error.code == "timed_out"
     assert left() == []
-    assert world.fleet.drawing == 0, "what was drawn beside it has ended"
+    assert (world.fleet.drawing, accepted.live.length) == (0, 0)

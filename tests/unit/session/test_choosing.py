@@ -221,6 +221,19 @@ def test_one_request_probes_and_decides() -> None:
     assert not outliers.ejected("a")
 
 
+def test_a_probe_that_was_given_up_is_none() -> None:
+    outliers = Outliers(OutlierLimits(failures=1, seconds=5.0, panic_share=0.3))
+    assert outliers.failed("e0", 0.0)
+    assert "e0" in outliers.able(["e0", "e1"], 6.0)
+    outliers.trying("e0", 6.0)
+    assert "e0" not in outliers.able(["e0", "e1"], 6.1)
+    outliers.untried("e0")
+    assert "e0" in outliers.able(["e0", "e1"], 6.1)
+    # A request from before tells nothing new: that was no probe's failure.
+    assert not outliers.failed("e0", 6.2)
+    outliers.untried("unknown")
+
+
 def test_an_ejection_has_a_longest_time() -> None:
     outliers, now = Outliers(LIMITS), 0.0
     fail(outliers, "a", now)

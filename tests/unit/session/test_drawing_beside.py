@@ -1,15 +1,17 @@
 """An engine draws while the cache still seeks, and nothing of it is seen before that is decided."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 import pytest
+from parley.inference.v1 import inference_pb2 as pb
 
 from parley_session import metrics
 from parley_session.answers.base import Hit, Miss, Query, nobody_told
 from parley_session.domain import errors
 from parley_session.domain.model import CacheStatus, FinishReason, RunState
+from parley_session.fleet.base import Draw
 from parley_session.runs.live import Ended
 from support.poll import until
 from support.session_fakes import model
@@ -95,9 +97,11 @@ async def test_a_hit_ends_the_drawing_and_nothing_of_it_is_left(
     asked = asking("Why?")
     accepted = await replica.start(asked)
     await drawing(world, 1)
+    assert replica.session.live_runs.on_their_way == 0
     seeking.answer.set()
     text, ended = await replica.read(asked.run_id, live=accepted.live)
     await drawing(world, 0)
+    assert accepted.live.drawn, "nor will it be"
     assert (text, status_of(ended)) == (stored, CacheStatus.EXACT)
     assert ended.run.finish_reason is FinishReason.STOP
     # What was stored with the answer, not what was thrown away.
@@ -115,7 +119,7 @@ async def test_who_waits_for_anothers_answer_draws_none_meanwhile(
     await drawing(world, 1)
     seeking.another.set()
     await drawing(world, 0)
-    assert not accepted.live.drawn
+    assert replica.session.live_runs.on_their_way == 1
     world.fleet.release.set()
     seeking.answer.set()
     text, ended = await replica.read(asked.run_id, live=accepted.live)
@@ -190,15 +194,39 @@ async def test_without_an_engine_a_hit_is_served_all_the_same(
     await replica.complete(asking("Why?"))
     seeking.answer.clear()
     asked = asking("Why?")
+
+    def gone(*_: object) -> bool:
+        seeking.answer.set()
+        return False
+
+    monkeypatch.setattr(world.fleet, "has_own", gone)
     accepted = await replica.start(asked)
-
-    async def gone(*_: object) -> None:
-        raise errors.engine_unavailable()
-
-    monkeypatch.setattr(world.fleet, "find", gone)
-    seeking.answer.set()
     _, ended = await replica.read(asked.run_id, live=accepted.live)
     assert status_of(ended) is CacheStatus.EXACT
+    assert len(world.fleet.draws) == 1
+
+
+async def test_a_miss_that_no_engine_has_taken_yet_asks_others_too(
+    world: World, seeking: Seeking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = drawn_beside("left")
+    draw, tentative = world.fleet.draw, list[bool]()
+
+    async def placing(one: Draw) -> AsyncGenerator[pb.GenerateResponse, None]:
+        tentative.append(one.tentative())
+        await until(lambda: not one.tentative())
+        async for event in draw(one):
+            yield event
+
+    monkeypatch.setattr(world.fleet, "draw", placing)
+    replica, asked = replica_of(world), asking()
+    accepted = await replica.start(asked)
+    await until(lambda: tentative == [True])
+    assert replica.session.live_runs.on_their_way == 1
+    seeking.answer.set()
+    text, _ = await replica.read(asked.run_id, live=accepted.live)
+    assert (text, tentative) == (world.fleet.text, [True, False])
+    assert drawn_beside("left") - before == 1
 
 
 async def test_a_run_that_is_cancelled_meanwhile_leaves_no_drawing(

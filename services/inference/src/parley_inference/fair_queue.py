@@ -21,6 +21,9 @@ class _Place(Generic[T]):
     start: float
     order: int
     item: T = field(compare=False)
+    tenant: str = field(compare=False)
+    # In virtual time.
+    cost: float = field(compare=False)
     gone: bool = field(default=False, compare=False)
 
 
@@ -52,8 +55,9 @@ class FairQueue(Generic[T]):
     def put(self, item: T, tenant: str, *, cost: float, priority: int) -> int:
         """Let an item wait; returns what ``remove`` takes."""
         start = self._start(tenant)
-        self._finish[tenant] = start + cost / self._shares.get(tenant, _USUAL_SHARE)
-        place = _Place(priority, start, next(self._order), item)
+        cost /= self._shares.get(tenant, _USUAL_SHARE)
+        self._finish[tenant] = start + cost
+        place = _Place(priority, start, next(self._order), item, tenant, cost)
         heapq.heappush(self._heap, place)
         self._places[place.order] = place
         return place.order
@@ -70,10 +74,12 @@ class FairQueue(Generic[T]):
         return place.item
 
     def remove(self, number: int) -> None:
-        """Somebody waits no more; may have been taken already."""
+        """Somebody waits no more, and is not charged; may have been taken already."""
         place = self._places.pop(number, None)
         if place is not None:
             place.gone = True
+            end = self._finish.get(place.tenant, 0.0) - place.cost
+            self._finish[place.tenant] = max(self._now, end)
         if not self._places:
             self._heap.clear()
 

@@ -35,6 +35,8 @@ class Replica(Generic[T]):
         self.channel = channel
         self.attachment: T = cast(T, None)
         self.serving = False
+        # What it said when it was asked last; a watch that only keeps quiet does not outweigh it.
+        self.checked = False
         self.leaving = False
         self.silent = False
         self._state = grpc.ChannelConnectivity.IDLE

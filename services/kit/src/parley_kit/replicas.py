@@ -275,7 +275,8 @@ class ReplicaSet(Generic[T]):
                     self._set_serving(replica, serving)
                     response = await call.read()
             except TimeoutError:
-                self._set_serving(replica, False)
+                if not replica.checked:
+                    self._set_serving(replica, False)
             except grpc.aio.AioRpcError as error:
                 # Any other status: the connection went, and its state tells.
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -312,6 +313,7 @@ class ReplicaSet(Generic[T]):
                         self._explain(replica, error.details() or "")
                 else:
                     explained = False
+            replica.checked = serving is True
             missed = missed and connected
             misses = misses + 1 if missed else 0
             self._set_silent(replica, misses >= _PROBE_MISSES)

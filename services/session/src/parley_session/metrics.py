@@ -52,8 +52,8 @@ CACHE_VERDICTS = Counter(
 )
 DRAWN_BESIDE = Counter(
     "parley_session_drawn_beside_total",
-    "Drawings begun while the cache still sought: `used`, or thrown away for a `hit`, or as "
-    "another's answer is `waited` for.",
+    "Drawings begun while the cache still sought: `used`, or thrown away for a `hit`, as "
+    "another's answer is `waited` for, or `left`: the run ended, or no engine took it in time.",
     ["outcome"],
 )
 CACHE_FILLS = Counter(

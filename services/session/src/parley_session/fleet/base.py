@@ -47,6 +47,10 @@ def _nobody_asks() -> None:
     """Do nothing."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """What to draw: a request, and what the fleet needs to place it.
@@ -67,6 +71,8 @@ class Draw:
     tenant: str = ""
     # Called when the request was sent to an engine, each time.
     placed: Callable[[], None] = _nobody_asks
+    # Whether it may yet be thrown away: for so long only the operator's own fleet draws it.
+    tentative: Callable[[], bool] = _never
 
     def time_left(self) -> float:
         """Seconds until the deadline; always positive, as a timeout has to be."""
@@ -101,6 +107,9 @@ class Fleet(Protocol):
 
     def capacity(self, model: str, tenant: str | None = None) -> int:
         """Return how many answers the engines of a model draw at a time; `tenant` as in `room`."""
+
+    def has_own(self, model: str, tenant: str) -> bool:
+        """Whether an engine of the operator's own fleet takes requests for a model now."""
 
     def demand(self, queued: int) -> Mapping[str, float]:
         """Return the work there is, in engines, for each model; `queued` wait for any of them.

@@ -45,8 +45,8 @@ class Drawing:
     def __init__(self, draw: Draw, *, own_fleet_only: bool) -> None:
         self.request = pb.GenerateRequest()
         self.request.CopyFrom(draw.request)
-        # Said to the engine as well: what is known of it here may be old.
-        self.request.own_fleet_only = own_fleet_only
+        self._own_fleet_only = own_fleet_only
+        self.tentative = draw.tentative
         self.tenant = draw.tenant
         # Addresses of engines that are not to be tried again in this round.
         self.tried: set[str] = set()
@@ -73,6 +73,8 @@ class Drawing:
         self._tries += 1
         self._had = len(self.request.generated_token_ids)
         self.request.request_id = f"{self._request_id}:{self._tries}"
+        # Said to the engine as well: what is known of it here may be old.
+        self.request.own_fleet_only = self._own_fleet_only or self.tentative()
         return self.request
 
     def takes(self, engine: Engine) -> bool:

@@ -124,6 +124,10 @@ class GrpcFleet:
             if not r.attachment.full
         )
 
+    def has_own(self, model: str, tenant: str) -> bool:
+        """See `Fleet.has_own`."""
+        return any(_is_own(r, model) for r in self._able(model, tenant=tenant))
+
     def capacity(self, model: str, tenant: str | None = None) -> int:
         """See `Fleet.capacity`."""
         return sum(r.attachment.capacity for r in self._able(model, tenant=tenant))
@@ -213,7 +217,7 @@ class GrpcFleet:
             )
             replica.track(stream)
             draw.placed()
-            served = False
+            served = failed = False
             try:
                 async for event in stream:
                     if not served:
@@ -225,6 +229,7 @@ class GrpcFleet:
                     return
                 raise errors.engine_lost("an engine ended an answer without a finish")
             except ServiceError as error:
+                failed = True
                 self._note_failed(replica, error)
                 if drawing.finished:
                     # All of it is there, whatever came after it.
@@ -233,11 +238,16 @@ class GrpcFleet:
                 drawing.failed(error, replica.address)
             finally:
                 stream.cancel()
+                if not served and not failed:
+                    # Given up by whoever asked: that tells nothing of the engine.
+                    self._outliers.untried(replica.address)
 
     async def _place(self, drawing: Drawing, affinity: str) -> Replica[Engine]:
         """Choose an engine that was not tried yet; when all were, wait and begin again."""
         while True:
             able = self._able(drawing.request.model, drawing.tried, drawing.tenant)
+            if drawing.tentative():
+                able = [r for r in able if _is_own(r, drawing.request.model)]
             same = [r for r in able if drawing.takes(r.attachment)]
             if able and not same and drawing.forget_revision():
                 continue
@@ -313,3 +323,7 @@ class GrpcFleet:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_own(replica: Replica[Engine], model: str) -> bool:
+    return not replica.attachment.models[model].external

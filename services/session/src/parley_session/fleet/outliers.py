@@ -63,6 +63,12 @@ class Outliers:
         if record is not None and record.until:
             record.probed_at = now
 
+    def untried(self, address: str) -> None:
+        """Take note that a request was given up before it told anything: it was no probe."""
+        record = self._records.get(address)
+        if record is not None:
+            record.probed_at = None
+
     def succeeded(self, address: str) -> bool:
         """Take note that an engine served; whether it was taken back by that."""
         record = self._records.pop(address, None)

@@ -68,7 +68,7 @@ class LiveRun:
         # Bytes of the answer up to the end of each piece.
         self._ends: list[int] = []
         self._changed = asyncio.Event()
-        # An engine draws it, or has; until then it is on its way there.
+        # An engine draws it, or has, or none needs to; until then it is on its way there.
         self.drawn = False
         self._held = False
         self._ending: Ended | Gone | None = None

@@ -8,7 +8,6 @@ from functools import partial
 
 from parley.inference.v1 import inference_pb2 as pb
 
-from parley_kit.errors import ServiceError
 from parley_session import metrics
 from parley_session.answers.asked import Asked
 from parley_session.answers.base import Hit
@@ -90,28 +89,29 @@ class Producer:
         Whether the answer is written. It is not where a hit is served or another's answer
         waited for: then the drawing is ended, and what there was of it thrown away.
         """
-        if await asked.settled(self._head_start) or not await self._is_own(work.run):
+        if await asked.settled(self._head_start):
             return False
-        spans = observing.Drawing()
-        async with self._drawing(work, prompt, "beside") as events:
-            await asked.settled()
-            if asked.decided:
-                work.decision = await asked.decision()
-            if work.decision is not None and work.decision.hit is None:
-                metrics.DRAWN_BESIDE.labels("used").inc()
-                await self._write_all(work, events, spans)
-                return True
-        metrics.DRAWN_BESIDE.labels("hit" if work.decision else "waited").inc()
-        work.live.drawn = False
-        return False
-
-    async def _is_own(self, run: Run) -> bool:
-        """Whether a drawing that is thrown away costs the fleet's own time alone."""
+        if not self._fleet.has_own(work.run.request.model, work.run.tenant):
+            return False
+        outcome, spans = "left", observing.Drawing()
         try:
-            return not (await self._fleet.find(run.request.model, run.tenant)).external
-        except ServiceError:
-            # A hit needs no engine; a miss will say what is wrong.
-            return False
+            async with self._drawing(work, prompt, beside=True) as events:
+                await asked.settled()
+                if not asked.decided:
+                    outcome = "waited"
+                    return False
+                work.decision = await asked.decision()
+                if work.decision.hit is not None:
+                    outcome = "hit"
+                elif work.live.drawn:
+                    outcome = "used"
+                    await self._write_all(work, events, spans)
+                # Else no engine has taken it yet: others may be asked from here on.
+        finally:
+            metrics.DRAWN_BESIDE.labels(outcome).inc()
+            if outcome in ("left", "waited"):
+                work.live.drawn = False
+        return outcome == "used"
 
     async def _rebuild(self, work: Work) -> Prompt:
         """Build again the prompt that was frozen before the first token."""
@@ -139,6 +139,7 @@ class Producer:
 
     async def _serve(self, work: Work, hit: Hit) -> None:
         """Write a cached answer, whole: a taker finds it finished."""
+        work.live.drawn = True
         await self._write(work, hit.answer, (), hit.finish_reason)
         work.usage = Usage(hit.prompt_tokens, hit.completion_tokens)
 
@@ -148,18 +149,21 @@ class Producer:
             await self._write_all(work, events, spans)
 
     def _drawing(
-        self, work: Work, prompt: Prompt, kind: str = ""
+        self, work: Work, prompt: Prompt, *, beside: bool = False
     ) -> AbstractAsyncContextManager[Gathered]:
-        """Draw while the body runs. `kind`: no two drawings of an attempt have one name."""
+        """Draw while the body runs. `beside` a look-up, it is tentative until that is decided."""
         run = work.run
+        # No two drawings of an attempt have one name: the first may not be gone yet.
+        name = f"{run.id}:{run.attempt}"
         draw = Draw(
             request=generate_request(run, prompt, work.writer.token_ids),
-            request_id=":".join(filter(None, (run.id, str(run.attempt), kind))),
+            request_id=f"{name}:beside" if beside else name,
             tenant=run.tenant,
             deadline=work.deadline,
             affinity=run.chat,
             offset=work.live.length,
             placed=partial(setattr, work.live, "drawn", True),
+            tentative=lambda: beside and work.decision is None,
         )
         return gathered(self._fleet.draw(draw))
 
