@@ -13,33 +13,25 @@ def _engine(folder: Path, **settings: object) -> dict[str, str]:
     return dict(next(plan for plan in layout.plans() if plan.kind == "inference").env)
 
 
-OWN = {"COMPILE": "off", "DTYPE": "float32"}
-
-
 @pytest.mark.parametrize(
-    ("stack", "gpu", "given", "told"),
+    ("engine", "gpu", "given", "told"),
     [
-        ({"engine": "vllm"}, False, {}, OWN),
-        ({"engine": "vllm"}, False, {"COMPILE": "on"}, {"COMPILE": "on"}),
-        ({"engine": "vllm"}, False, {"QUANTIZATION": "int8"}, {}),
-        ({"engine": "vllm"}, True, {}, {}),
-        ({"engine": "vllm", "model": "/models/other"}, False, {}, {}),
-        ({"engine": "sim"}, False, {}, {}),
+        ("vllm", False, None, "off"),
+        ("vllm", False, "on", "on"),
+        ("vllm", True, None, None),
+        ("sim", False, None, None),
     ],
 )
-def test_the_small_model_runs_alike_on_every_cpu_unless_somebody_chooses(
+def test_a_model_is_compiled_on_a_cpu_only_when_somebody_asks_for_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    stack: dict[str, str],
+    engine: str,
     gpu: bool,
-    given: dict[str, str],
-    told: dict[str, str],
+    given: str | None,
+    told: str | None,
 ) -> None:
     monkeypatch.setattr(parts, "has_gpu", lambda: gpu)
-    for name in parts.CHOICES:
-        monkeypatch.delenv(parts.INFERENCE + name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(parts.INFERENCE + name, value)
-    environment = _engine(tmp_path, **stack)
-    found = {name: environment.get(parts.INFERENCE + name) for name in OWN}
-    assert {name: value for name, value in found.items() if value} == told
+    monkeypatch.delenv(parts.COMPILE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(parts.COMPILE, given)
+    assert _engine(tmp_path, engine=engine).get(parts.COMPILE) == told

@@ -129,13 +129,13 @@ def test_machines_that_share_a_model_have_a_part_of_it_each(tmp_path: Path) -> N
     assert not memory_mistake(VllmOptions(str(tmp_path), "m", **spread), 2 * GIB)
 
 
-def test_bfloat16_is_computed_in_float32_where_that_is_faster_and_fits(
+def test_bfloat16_is_computed_in_float32_on_x86_where_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
     config.write_text('{"dtype": "bfloat16"}')
     weights.write_bytes(bytes(1000))
-    monkeypatch.setattr(cpu_dtype, "computes_sixteen_bits", lambda: False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
 
     def chosen(available: int | None = None) -> str:
         return cpu_dtype.cpu_dtype(tmp_path, beside=500, available=available)
@@ -155,7 +155,7 @@ def test_bfloat16_is_computed_in_float32_where_that_is_faster_and_fits(
         assert chosen() == "auto", said
     config.write_text('{"torch_dtype": "bfloat16"}')
     assert chosen() == "float32"
-    monkeypatch.setattr(cpu_dtype, "computes_sixteen_bits", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert chosen() == "auto"
     config.unlink()
     assert chosen() == "auto"

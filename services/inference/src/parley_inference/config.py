@@ -103,7 +103,7 @@ class Settings(RpcServiceSettings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto",
         description="vllm: type of weights and activations; auto: the model's own, or float32 for "
-        "bfloat16 on an x86 CPU without AVX-512, where that fits into memory.",
+        "bfloat16 on an x86 CPU, where that fits into memory.",
     )
     quantization: str = Field(
         default="",

@@ -25,12 +25,8 @@ KINDS = ("inference", "cache", "session", "worker", "gateway")
 # A worker is a session replica without a face, and is told the same.
 MODULES = {"worker": "parley_session.worker"}
 PROBE_SECONDS = 2.0
-INFERENCE = "PARLEY_INFERENCE_"
-# On a CPU, of the small model, unless somebody sets one of them. Where there are AVX-512 and a C++
-# compiler it would be compiled, for minutes; in bfloat16, which AVX-512 makes fast, it was seen to
-# answer in another language than it was asked.
-SMALL_ON_CPU = {"COMPILE": "off", "DTYPE": "float32"}
-CHOICES = (*SMALL_ON_CPU, "QUANTIZATION")
+# Whoever sets this is asked no more.
+COMPILE = "PARLEY_INFERENCE_COMPILE"
 VLLM_NOTE = "loading the model: a minute or two the first time"
 
 
@@ -127,13 +123,13 @@ class _Planner:
     def _inference_env(self) -> Mapping[str, str]:
         config = self._config
         model, model_id = config.model, config.model_id
-        settings: dict[str, str] = {}
         if config.engine == "vllm" and not model:
             model = str(config.paths.models / SMOLLM2)
             model_id = model_id or SMOLLM2
-            chosen = any(INFERENCE + name in os.environ for name in CHOICES)
-            settings = {} if chosen or has_gpu() else dict(SMALL_ON_CPU)
-        settings |= {"ENGINE": config.engine, "MODEL": model, "MODEL_ID": model_id}
+        settings = {"ENGINE": config.engine, "MODEL": model, "MODEL_ID": model_id}
+        if config.engine == "vllm" and not has_gpu() and COMPILE not in os.environ:
+            # With AVX-512 and a C++ compiler it would: for minutes, on a core or two.
+            settings["COMPILE"] = "off"
         if config.engine == "openai":
             settings["UPSTREAM_URL"] = config.upstream
             settings["UPSTREAM_API_KEY_FILE"] = str(config.upstream_key_file or "")

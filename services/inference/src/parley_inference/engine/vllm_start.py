@@ -196,7 +196,10 @@ def dtype_of(options: VllmOptions, *, on_cpu: bool) -> str:
     beside = options.kv_cache_gib * _GIB
     chosen = cpu_dtype(Path(options.model), beside=beside, available=available_bytes())
     if chosen != "auto":
-        _log.info("this CPU is slow in the model's own type of numbers", extra={"dtype": chosen})
+        _log.info(
+            "on this CPU another type of numbers than the model's own is taken",
+            extra={"dtype": chosen},
+        )
     return chosen
 
 
